@@ -1,0 +1,127 @@
+#include "address.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HOST_MAX 256
+
+/* Splits "HOST:PORT" or "[V6]:PORT"; port points into text. */
+static int address_split(const char *text, char host[HOST_MAX], const char **port, char *err, size_t errlen)
+{
+    const char *begin = text, *end, *colon = strrchr(text, ':');
+    if (text[0] == '[') {
+        begin = text + 1;
+        end = strchr(text, ']');
+        colon = end != NULL && end[1] == ':' ? end + 1 : NULL;
+    } else {
+        end = colon;
+        if (colon != NULL && memchr(text, ':', (size_t)(colon - text)) != NULL) {
+            snprintf(err, errlen, "\"%s\" needs brackets around the IPv6 address, as in [::1]:8888", text);
+            return -1;
+        }
+    }
+    if (colon == NULL || end == begin || colon[1] == '\0') {
+        snprintf(err, errlen, "\"%s\" is not HOST:PORT or [V6]:PORT", text);
+        return -1;
+    }
+    if (end - begin >= HOST_MAX) {
+        snprintf(err, errlen, "the host name in \"%s\" is too long", text);
+        return -1;
+    }
+    memcpy(host, begin, (size_t)(end - begin));
+    host[end - begin] = '\0';
+    *port = colon + 1;
+    return 0;
+}
+
+static int port_check(const char *port, char *err, size_t errlen)
+{
+    size_t digits = strspn(port, "0123456789");
+    if (port[digits] == '\0' && digits <= 5 && strtoul(port, NULL, 10) <= 65535)
+        return 0;
+    snprintf(err, errlen, "port \"%s\" is not a number from 0 to 65535", port);
+    return -1;
+}
+
+static int address_add(struct address *list, int count, const struct addrinfo *info)
+{
+    struct address *a = &list[count];
+    memset(a, 0, sizeof *a);
+    memcpy(&a->sa, info->ai_addr, info->ai_addrlen);
+    a->len = info->ai_addrlen;
+    for (int i = 0; i < count; i++)
+        if (list[i].len == a->len && memcmp(&list[i].sa, &a->sa, a->len) == 0)
+            return count;
+    return count + 1;
+}
+
+int address_parse(const char *text, struct address *list, int max, char *err, size_t errlen)
+{
+    char host[HOST_MAX];
+    const char *port;
+    if (address_split(text, host, &port, err, errlen) < 0 || port_check(port, err, errlen) < 0)
+        return -1;
+
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV }, *found;
+    if (text[0] == '[') {
+        hints.ai_family = AF_INET6;
+        hints.ai_flags |= AI_NUMERICHOST;
+    }
+    int error = getaddrinfo(host, port, &hints, &found);
+    if (error != 0) {
+        snprintf(err, errlen, "\"%s\" does not resolve: %s", host, gai_strerror(error));
+        return -1;
+    }
+    int count = 0;
+    for (const struct addrinfo *i = found; i != NULL && count < max; i = i->ai_next)
+        if (i->ai_family == AF_INET || i->ai_family == AF_INET6)
+            count = address_add(list, count, i);
+    freeaddrinfo(found);
+    return count;
+}
+
+const char *address_format(const struct address *a, char buf[ADDRESS_TEXT])
+{
+    char host[INET6_ADDRSTRLEN] = "?";
+    if (a->sa.any.sa_family == AF_INET6)
+        inet_ntop(AF_INET6, &a->sa.v6.sin6_addr, host, sizeof host);
+    else
+        inet_ntop(AF_INET, &a->sa.v4.sin_addr, host, sizeof host);
+    snprintf(buf, ADDRESS_TEXT, a->sa.any.sa_family == AF_INET6 ? "[%s]:%u" : "%s:%u", host, address_port(a));
+    return buf;
+}
+
+unsigned address_port(const struct address *a)
+{
+    return ntohs(a->sa.any.sa_family == AF_INET6 ? a->sa.v6.sin6_port : a->sa.v4.sin_port);
+}
+
+void address_set_port(struct address *a, unsigned port)
+{
+    if (a->sa.any.sa_family == AF_INET6)
+        a->sa.v6.sin6_port = htons((uint16_t)port);
+    else
+        a->sa.v4.sin_port = htons((uint16_t)port);
+}
+
+static bool address_is_wildcard(const struct address *a)
+{
+    if (a->sa.any.sa_family == AF_INET6)
+        return memcmp(&a->sa.v6.sin6_addr, &in6addr_any, sizeof in6addr_any) == 0;
+    return a->sa.v4.sin_addr.s_addr == htonl(INADDR_ANY);
+}
+
+bool address_overlaps(const struct address *a, const struct address *b)
+{
+    if (a->sa.any.sa_family != b->sa.any.sa_family || address_port(a) != address_port(b) || address_port(a) == 0)
+        return false;
+    if (address_is_wildcard(a) || address_is_wildcard(b))
+        return true;
+    if (a->sa.any.sa_family == AF_INET6)
+        return memcmp(&a->sa.v6.sin6_addr, &b->sa.v6.sin6_addr, sizeof a->sa.v6.sin6_addr) == 0 &&
+               a->sa.v6.sin6_scope_id == b->sa.v6.sin6_scope_id;
+    return a->sa.v4.sin_addr.s_addr == b->sa.v4.sin_addr.s_addr;
+}

@@ -1,0 +1,39 @@
+/* address: socket addresses from text and to text. Thread-safe, owns nothing. */
+#ifndef ECHOD_ADDRESS_H
+#define ECHOD_ADDRESS_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/socket.h>
+
+#define ADDRESS_TEXT 64 /* bytes that address_format() needs */
+
+struct address {
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } sa;
+    socklen_t len;
+};
+
+/*
+ * Resolves "HOST:PORT" or "[V6]:PORT" into at most max addresses. Port 0 lets the kernel choose. A name may have
+ * several addresses; resolving one blocks. Returns how many, or -1 with a sentence in err.
+ */
+int address_parse(const char *text, struct address *list, int max, char *err, size_t errlen);
+
+/* Writes "1.2.3.4:80" or "[::1]:80" and returns buf. */
+const char *address_format(const struct address *a, char buf[ADDRESS_TEXT]);
+
+/* The port, in host order. */
+unsigned address_port(const struct address *a);
+
+/* Sets the port, in host order. */
+void address_set_port(struct address *a, unsigned port);
+
+/* True when sockets bound to both would get in each other's way: same family and port, same host or one a wildcard. */
+bool address_overlaps(const struct address *a, const struct address *b);
+
+#endif

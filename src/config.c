@@ -1,0 +1,404 @@
+#include "config.h"
+
+#include "inifile.h"
+#include "log.h"
+#include "text.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FILE_MAX_BYTES (1 << 20)
+#define ADDRESSES_MAX  64 /* a listener */
+#define NAME_MAX_BYTES 32
+
+static const struct option_row server_options[] = {
+    NUMBER_ROW("threads", struct server_settings, threads, "1", 1, 256, "auto", "event loops; auto: one a core"),
+    NUMBER_ROW("max_connections", struct server_settings, max_connections, "10000", 1, 10000000, NULL,
+               "open at once; one more is closed at once"),
+    TIME_ROW("drain_timeout", struct server_settings, drain_timeout, "30s", 1, OPTION_DAY, NULL,
+             "how long a stop waits for what is in flight"),
+    WORD_ROW("log_level", struct server_settings, log_level, "info", log_level_words, "the least that is logged"),
+    WORD_ROW("log_format", struct server_settings, log_format, "text", log_format_words,
+             "of the log and the access log"),
+    TEXT_ROW("access_log", struct server_settings, access_log, "off", 1, 180,
+             "a line a request: off, stderr, or a file's absolute path"),
+    { 0 },
+};
+
+static const struct option_row listener_options[] = {
+    TEXT_ROW("address", struct listener_settings, address, NULL, 1, 190,
+             "HOST:PORT or [V6]:PORT, several with commas; port 0: any free one"),
+    TEXT_ROW("handler", struct listener_settings, handler, NULL, 1, 64, "what answers"),
+    TIME_ROW("idle_timeout", struct listener_settings, idle_timeout, "10m", 1, OPTION_DAY, NULL,
+             "closes a connection on which no byte moved for so long"),
+    { 0 },
+};
+
+struct config {
+    char *path; /* NULL: the built-in defaults */
+    struct inifile file;
+    struct server_settings server;
+    struct config_listener *listeners;
+    size_t count;
+};
+
+/* The keys of one section are those of one or two tables, each with the struct it fills. */
+struct binding {
+    const struct option_row *table;
+    void *settings;
+};
+
+struct error {
+    unsigned line;
+    char *sentence;
+};
+
+struct loader {
+    struct config *config;
+    const struct handler *const *handlers;
+    struct error *errors;
+    size_t error_count;
+    bool failed;
+};
+
+static void add_error(void *arg, unsigned line, const char *sentence)
+{
+    struct loader *l = arg;
+    struct error *grown = realloc(l->errors, (l->error_count + 1) * sizeof *grown);
+    l->failed = true;
+    if (grown == NULL)
+        return;
+    l->errors = grown;
+    size_t at = l->error_count++; /* sorted by line, and as they came within one */
+    for (; at > 0 && grown[at - 1].line > line; at--)
+        grown[at] = grown[at - 1];
+    grown[at] = (struct error){ .line = line, .sentence = strdup(sentence) };
+}
+
+__attribute__((format(printf, 3, 4))) static void fail(struct loader *l, unsigned line, const char *format, ...)
+{
+    char sentence[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(sentence, sizeof sentence, format, args);
+    va_end(args);
+    add_error(l, line, sentence);
+}
+
+/* Appends `; did you mean "x"?` to a sentence when a row of the tables is close. */
+static void suggest_row(char *sentence, size_t size, const char *key, const struct binding *bindings)
+{
+    const char *best = NULL;
+    unsigned least = 3;
+    for (; bindings->table != NULL; bindings++)
+        for (const struct option_row *row = bindings->table; row->name != NULL; row++)
+            if (text_distance(key, row->name) < least) {
+                least = text_distance(key, row->name);
+                best = row->name;
+            }
+    size_t len = strlen(sentence);
+    if (best != NULL)
+        snprintf(sentence + len, size - len, "; did you mean \"%s\"?", best);
+}
+
+static const struct inifile_entry *find_entry(const struct inifile_section *section, const char *key)
+{
+    for (size_t i = 0; section != NULL && i < section->count; i++)
+        if (strcmp(section->entries[i].key, key) == 0)
+            return &section->entries[i];
+    return NULL;
+}
+
+static void apply_row(struct loader *l, const struct inifile_section *section, const struct option_row *row,
+                      const struct binding *binding)
+{
+    char err[256];
+    const struct inifile_entry *entry = find_entry(section, row->name);
+    if (entry == NULL && row->fallback == NULL)
+        fail(l, section->line, "[%s] lacks the key %s", section->name, row->name);
+    else if (option_parse(row, entry != NULL ? entry->value : row->fallback, binding->settings, err, sizeof err) < 0)
+        fail(l, entry != NULL ? entry->line : 0, "%s: %s", row->name, err);
+}
+
+/* Fills the structs from the section and refuses what no table knows. section NULL: all defaults. */
+static void apply_section(struct loader *l, const struct inifile_section *section, const struct binding *bindings)
+{
+    for (const struct binding *b = bindings; b->table != NULL; b++)
+        for (const struct option_row *row = b->table; row->name != NULL; row++)
+            apply_row(l, section, row, b);
+    for (size_t i = 0; section != NULL && i < section->count; i++) {
+        const struct inifile_entry *entry = &section->entries[i];
+        bool known = false;
+        for (const struct binding *b = bindings; b->table != NULL; b++)
+            known = known || option_find(b->table, entry->key) != NULL;
+        if (!known) {
+            char sentence[512];
+            snprintf(sentence, sizeof sentence, "unknown key \"%s\" in [%s]", entry->key, section->name);
+            suggest_row(sentence, sizeof sentence, entry->key, bindings);
+            add_error(l, entry->line, sentence);
+        }
+    }
+}
+
+static void load_server(struct loader *l, const struct inifile_section *section)
+{
+    struct server_settings *server = &l->config->server;
+    const struct binding bindings[] = { { server_options, server }, { 0 } };
+    apply_section(l, section, bindings);
+    const char *log = server->access_log;
+    const struct inifile_entry *entry = find_entry(section, "access_log");
+    if (log != NULL && strcmp(log, "off") != 0 && strcmp(log, "stderr") != 0 && log[0] != '/')
+        fail(l, entry != NULL ? entry->line : 0, "access_log: \"%s\" is not off, stderr, or an absolute path", log);
+}
+
+/* Resolves the comma list and refuses what overlaps with any address before it. */
+static void load_addresses(struct loader *l, struct config_listener *listener, unsigned line)
+{
+    char list[256], err[256], *rest = list;
+    snprintf(list, sizeof list, "%s", listener->settings.address);
+    listener->addresses = calloc(ADDRESSES_MAX, sizeof *listener->addresses);
+    for (char *item = strsep(&rest, ","); item != NULL && listener->addresses != NULL; item = strsep(&rest, ",")) {
+        item += strspn(item, " \t");
+        item[strcspn(item, " \t")] = '\0';
+        size_t room = ADDRESSES_MAX - listener->address_count;
+        int n = address_parse(item, listener->addresses + listener->address_count, (int)room, err, sizeof err);
+        if (n < 0)
+            fail(l, line, "address: %s", err);
+        else if ((size_t)n == room)
+            fail(l, line, "address: more than %d addresses", ADDRESSES_MAX - 1);
+        else
+            listener->address_count += (size_t)n;
+    }
+}
+
+static void check_overlap(struct loader *l, const struct config_listener *listener, size_t index, unsigned line)
+{
+    const struct address *a = &listener->addresses[index];
+    char text[ADDRESS_TEXT], other_text[ADDRESS_TEXT];
+    for (const struct config_listener *other = l->config->listeners; other <= listener; other++)
+        for (size_t i = 0; i < (other == listener ? index : other->address_count); i++)
+            if (address_overlaps(a, &other->addresses[i])) {
+                fail(l, line, "address: %s is taken by %s of [listener %s]", address_format(a, text),
+                     address_format(&other->addresses[i], other_text), other->name);
+                return;
+            }
+}
+
+static bool name_is_sound(const char *name)
+{
+    size_t len = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-");
+    return len > 0 && len <= NAME_MAX_BYTES && name[len] == '\0';
+}
+
+static void unknown_handler(struct loader *l, unsigned line, const char *name)
+{
+    char sentence[512];
+    int n = snprintf(sentence, sizeof sentence, "handler: \"%s\" is not known; there", name);
+    for (size_t i = 0; l->handlers[i] != NULL && (size_t)n < sizeof sentence; i++)
+        n += snprintf(sentence + n, sizeof sentence - (size_t)n, "%s %s", i > 0 ? "," : " is", l->handlers[i]->name);
+    for (size_t i = 0; l->handlers[i] != NULL && (size_t)n < sizeof sentence; i++)
+        if (text_distance(name, l->handlers[i]->name) < 3)
+            n += snprintf(sentence + n, sizeof sentence - (size_t)n, "; did you mean \"%s\"?", l->handlers[i]->name);
+    add_error(l, line, sentence);
+}
+
+static void load_listener(struct loader *l, const struct inifile_section *section)
+{
+    struct config_listener *listener = &l->config->listeners[l->config->count++];
+    const struct inifile_entry *handler = find_entry(section, "handler"), *address = find_entry(section, "address");
+    size_t errors = l->error_count;
+    char err[256];
+    listener->name = section->name + strlen("listener ");
+    if (!name_is_sound(listener->name))
+        fail(l, section->line, "\"%s\" is no name for a listener: up to %d letters, digits, and _ . -", listener->name,
+             NAME_MAX_BYTES);
+    listener->handler = handler != NULL ? handler_find(l->handlers, handler->value) : NULL;
+    if (listener->handler != NULL)
+        listener->handler_settings = calloc(1, listener->handler->settings_size + 1);
+    const struct binding bindings[] = {
+        { listener_options, &listener->settings },
+        { listener->handler != NULL ? listener->handler->options : NULL, listener->handler_settings },
+        { 0 },
+    };
+    if (handler != NULL && listener->handler == NULL && handler->value[0] != '\0') {
+        unknown_handler(l, handler->line, handler->value);
+        return; /* which keys it may hold is not known either */
+    }
+    apply_section(l, section, bindings);
+    if (address != NULL && listener->settings.address != NULL) {
+        load_addresses(l, listener, address->line);
+        for (size_t i = 0; i < listener->address_count; i++)
+            check_overlap(l, listener, i, address->line);
+    }
+    if (l->error_count == errors && listener->handler->start != NULL &&
+        listener->handler->start(listener->handler_settings, &listener->shared, err, sizeof err) < 0)
+        fail(l, section->line, "%s", err);
+}
+
+static void load_sections(struct loader *l)
+{
+    struct inifile *file = &l->config->file;
+    const struct inifile_section *server = NULL;
+    for (size_t i = 0; i < file->count; i++) {
+        const struct inifile_section *section = &file->sections[i];
+        if (strcmp(section->name, "server") == 0)
+            server = section;
+        else if (strncmp(section->name, "listener ", 9) == 0)
+            load_listener(l, section);
+        else if (strcmp(section->name, "listener") == 0)
+            fail(l, section->line, "[listener] needs a name, as in [listener web]");
+        else
+            fail(l, section->line, "unknown section [%s]%s", section->name,
+                 text_distance(section->name, "server") < 3 ? "; did you mean [server]?"
+                                                            : "; there are [server] and [listener NAME]");
+    }
+    load_server(l, server);
+    if (l->config->count == 0)
+        fail(l, 0, "there is no [listener NAME] section");
+}
+
+/* The whole file, NULL with errno when it cannot be read. */
+static char *read_file(const char *path, size_t *len)
+{
+    FILE *f = fopen(path, "re");
+    char *text = f != NULL ? malloc(FILE_MAX_BYTES + 1) : NULL;
+    int error = errno;
+    if (text != NULL) {
+        *len = fread(text, 1, FILE_MAX_BYTES + 1, f);
+        error = ferror(f) ? errno : 0;
+    }
+    if (f != NULL)
+        fclose(f);
+    if (error != 0 || text == NULL) {
+        free(text);
+        errno = error;
+        return NULL;
+    }
+    return text;
+}
+
+static void load_text(struct loader *l, const char *text, size_t len)
+{
+    struct config *config = l->config;
+    if (len > FILE_MAX_BYTES) {
+        fail(l, 0, "the file is larger than %d bytes", FILE_MAX_BYTES);
+        return;
+    }
+    if (inifile_read(&config->file, text, len, add_error, l) < 0 ||
+        (config->listeners = calloc(config->file.count + 1, sizeof *config->listeners)) == NULL) {
+        fail(l, 0, "out of memory");
+        return;
+    }
+    load_sections(l);
+}
+
+static void report_errors(struct loader *l, const char *path, config_report *report, void *arg)
+{
+    char line[1024];
+    for (size_t i = 0; i < l->error_count; i++) {
+        snprintf(line, sizeof line, "%s:%u: %s", path, l->errors[i].line,
+                 l->errors[i].sentence != NULL ? l->errors[i].sentence : "out of memory");
+        report(arg, line);
+        free(l->errors[i].sentence);
+    }
+    free(l->errors);
+}
+
+struct config *config_load(const char *path, const char *builtin, const struct handler *const *handlers,
+                           config_report *report, void *arg)
+{
+    struct config *config = calloc(1, sizeof *config);
+    struct loader l = { .config = config, .handlers = handlers };
+    if (config == NULL || (path != NULL && (config->path = strdup(path)) == NULL)) {
+        free(config);
+        report(arg, "out of memory");
+        return NULL;
+    }
+    size_t len = strlen(builtin);
+    char *text = path != NULL ? read_file(path, &len) : NULL;
+    if (path != NULL && text == NULL)
+        fail(&l, 0, "cannot be read: %s", strerror(errno));
+    else
+        load_text(&l, path != NULL ? text : builtin, len);
+    free(text);
+    report_errors(&l, path != NULL ? path : "built-in defaults", report, arg);
+    if (l.failed) {
+        config_free(config);
+        return NULL;
+    }
+    return config;
+}
+
+const struct server_settings *config_server(const struct config *config)
+{
+    return &config->server;
+}
+
+const struct config_listener *config_listeners(const struct config *config, size_t *count)
+{
+    *count = config->count;
+    return config->listeners;
+}
+
+static void dump_section(const struct config *config, const struct inifile_section *section,
+                         const struct binding *bindings, FILE *out)
+{
+    for (; bindings->table != NULL; bindings++)
+        for (const struct option_row *row = bindings->table; row->name != NULL; row++) {
+            char value[256], line[320];
+            const struct inifile_entry *entry = find_entry(section, row->name);
+            option_format(row, bindings->settings, value, sizeof value);
+            snprintf(line, sizeof line, "%s = %s", row->name, value);
+            if (entry != NULL && config->path != NULL)
+                fprintf(out, "%-40s ; %s:%u\n", line, config->path, entry->line);
+            else
+                fprintf(out, "%-40s ; default\n", line);
+        }
+}
+
+static const struct inifile_section *find_section(const struct config *config, const char *kind, const char *name)
+{
+    size_t skip = strlen(kind);
+    for (size_t i = 0; i < config->file.count; i++)
+        if (strncmp(config->file.sections[i].name, kind, skip) == 0 &&
+            strcmp(config->file.sections[i].name + skip, name) == 0)
+            return &config->file.sections[i];
+    return NULL;
+}
+
+void config_dump(const struct config *config, FILE *out)
+{
+    /* the cast: a binding serves reading and writing; dumping only reads */
+    const struct binding server[] = { { server_options, (void *)(uintptr_t)&config->server }, { 0 } };
+    fputs("[server]\n", out);
+    dump_section(config, find_section(config, "server", ""), server, out);
+    for (size_t i = 0; i < config->count; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        const struct binding bindings[] = {
+            { listener_options, (void *)(uintptr_t)&listener->settings },
+            { listener->handler->options, listener->handler_settings },
+            { 0 },
+        };
+        fprintf(out, "\n[listener %s]\n", listener->name);
+        dump_section(config, find_section(config, "listener ", listener->name), bindings, out);
+    }
+}
+
+void config_free(struct config *config)
+{
+    if (config == NULL)
+        return;
+    for (size_t i = 0; i < config->count; i++) {
+        struct config_listener *listener = &config->listeners[i];
+        if (listener->shared != NULL && listener->handler->stop != NULL)
+            listener->handler->stop(listener->shared);
+        free(listener->handler_settings);
+        free(listener->addresses);
+    }
+    free(config->listeners);
+    inifile_free(&config->file);
+    free(config->path);
+    free(config);
+}

@@ -1,0 +1,60 @@
+/*
+ * config: one INI file to one immutable struct config. Every error is told with its line, all of them and not only the
+ * first; nothing is ignored, clamped or cut. Used by one thread while it loads, by all once it is loaded.
+ */
+#ifndef ECHOD_CONFIG_H
+#define ECHOD_CONFIG_H
+
+#include "address.h"
+#include "handler.h"
+
+#include <stdio.h>
+
+/* [server] */
+struct server_settings {
+    uint64_t threads; /* 0: one a core */
+    uint64_t max_connections;
+    uint64_t drain_timeout; /* ms */
+    unsigned log_level, log_format;
+    const char *access_log;
+};
+
+/* [listener NAME]: the keys that every listener has */
+struct listener_settings {
+    const char *address;
+    const char *handler;
+    uint64_t idle_timeout; /* ms */
+};
+
+struct config_listener {
+    const char *name;
+    struct listener_settings settings;
+    struct address *addresses;
+    size_t address_count;
+    const struct handler *handler;
+    void *handler_settings;
+    void *shared; /* what handler->start() made of them */
+};
+
+struct config;
+
+/* Is told every error, as "FILE:LINE: sentence". */
+typedef void config_report(void *arg, const char *line);
+
+/*
+ * Reads a file, or, when path is NULL, the text of the built-in defaults. handlers ends with NULL. NULL when there was
+ * any error.
+ */
+struct config *config_load(const char *path, const char *builtin, const struct handler *const *handlers,
+                           config_report *report, void *arg);
+
+const struct server_settings *config_server(const struct config *config);
+const struct config_listener *config_listeners(const struct config *config, size_t *count);
+
+/* Writes every key with its value and where it came from, as a file that config_load() reads back. */
+void config_dump(const struct config *config, FILE *out);
+
+/* Stops the handlers and frees everything. NULL is fine. */
+void config_free(struct config *config);
+
+#endif

@@ -1,0 +1,68 @@
+/*
+ * conn: live connections. Runs the handler, carries out its verdicts, and owns deadlines, backpressure, half-close and
+ * the only exit. A pool is what the connections of one worker share; everything runs in that worker's thread.
+ */
+#ifndef ECHOD_CONN_H
+#define ECHOD_CONN_H
+
+#include "address.h"
+#include "bytes.h"
+#include "deadline.h"
+#include "handler.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct access;
+struct connection;
+struct event_base;
+
+/* Why a connection ended; the words are in the log and the manual. */
+enum conn_reason {
+    CONN_FIN,      /* the peer closed in order, and so did we */
+    CONN_FINISHED, /* the handler closed in order */
+    CONN_RESET,    /* the peer reset it, or vanished */
+    CONN_IDLE,     /* no byte moved for idle_timeout */
+    CONN_DEADLINE, /* a time limit of the handler passed */
+    CONN_LIMIT,    /* the handler left more unread than is kept */
+    CONN_DRAIN,    /* cut at the end of a drain */
+    CONN_ABORT,    /* the handler gave it up */
+    CONN_ERROR     /* memory or the system failed */
+};
+
+/* What all connections of one listener have in common. Outlives them. */
+struct conn_settings {
+    const struct handler *handler;
+    void *shared;          /* the handler's */
+    const char *listener;  /* the name of its section */
+    uint64_t idle_timeout; /* milliseconds without a byte in either direction */
+    void (*ended)(void *); /* called after each connection of conn_open() is gone; */
+    void *ended_arg;       /* with this */
+};
+
+struct conn_pool {
+    struct event_base *base;
+    struct access *access;
+    struct deadlines idle, timeout;
+    struct output output; /* of the hook that runs */
+    char *input;          /* of the hook that runs */
+    struct connection *first;
+    size_t count;
+};
+
+/* 0, or -1 when memory ran out. access may be NULL. */
+int conn_pool_init(struct conn_pool *pool, struct event_base *base, struct access *access);
+
+/* Tells every connection that the server stops. */
+void conn_pool_drain(struct conn_pool *pool);
+
+/* Ends every connection now. */
+void conn_pool_abort(struct conn_pool *pool);
+
+/* No connection may be left. */
+void conn_pool_free(struct conn_pool *pool);
+
+/* Takes over a connected, non-blocking socket. When memory runs out it is closed and ended is called, as ever. */
+void conn_open(struct conn_pool *pool, const struct conn_settings *settings, int fd, const struct address *peer);
+
+#endif

@@ -1,0 +1,645 @@
+#include "http/parser.h"
+
+#include <arpa/inet.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define METHOD_MAX 32 /* bytes; no registered method is longer */
+
+/* Where the gate stands. */
+enum gate {
+    GATE_START,    /* one empty line in front is read past (RFC 9112 section 2.2) */
+    GATE_START_LF, /* behind its CR */
+    GATE_METHOD,
+    GATE_TARGET,
+    GATE_VERSION, /* "HTTP/1.1" CR LF, counted in parser->version */
+    GATE_FIELD,   /* at the start of a field line, or of the empty line */
+    GATE_NAME,
+    GATE_VALUE,
+    GATE_VALUE_LF, /* behind a CR */
+    GATE_END_LF    /* behind the CR of the empty line */
+};
+
+enum body {
+    BODY_NONE,
+    BODY_LENGTH,
+    BODY_CHUNKS,
+    BODY_TRAILER /* behind the last chunk */
+};
+
+enum {
+    IN_TOKEN = 1,  /* tchar, RFC 9110 section 5.6.2 */
+    IN_TARGET = 2, /* what RFC 3986 allows anywhere in a URI but a fragment */
+    IN_VALUE = 4,  /* field-vchar, SP, HTAB: RFC 9110 section 5.5 */
+    IN_HOST = 8,   /* reg-name, RFC 3986 section 3.2.2 */
+    IN_PATH = 16   /* path and query, RFC 3986 sections 3.3 and 3.4, but for escapes */
+};
+
+/* The sets that each byte is in. */
+static const unsigned char byte_sets[256] = {
+    /* clang-format off */
+     0,  0,  0,  0,  0,  0,  0,  0,  0,  4,  0,  0,  0,  0,  0,  0, /* 00 */
+     0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0, /* 10 */
+     4, 31,  4,  5, 31, 15, 31, 31, 30, 30, 31, 31, 30, 31, 31, 22, /* 20 */
+    31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 22, 30,  4, 30,  4, 22, /* 30 */
+    22, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, /* 40 */
+    31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31,  6,  4,  6,  5, 31, /* 50 */
+     5, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, /* 60 */
+    31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31,  4,  5,  4, 31,  0, /* 70 */
+     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* 80 */
+     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* 90 */
+     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* A0 */
+     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* B0 */
+     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* C0 */
+     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* D0 */
+     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* E0 */
+     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* F0 */
+    /* clang-format on */
+};
+
+/* The first position from i on that is not in the set, at most end. */
+static size_t span(const unsigned char *p, size_t i, size_t end, unsigned set)
+{
+    while (i < end && (byte_sets[p[i]] & set) != 0)
+        i++;
+    return i;
+}
+
+static enum http_parsed refuse(struct http_parser *parser, unsigned status, const char *why)
+{
+    parser->refusal = (struct http_refusal){ .status = status, .why = why };
+    return HTTP_REFUSED;
+}
+
+static bool bytes_are(struct bytes b, const char *word)
+{
+    return b.len == strlen(word) && strncasecmp(b.data, word, b.len) == 0;
+}
+
+/* Without white space at either end. */
+static struct bytes trim(struct bytes b)
+{
+    while (b.len > 0 && (b.data[0] == ' ' || b.data[0] == '\t'))
+        bytes_skip(&b, 1);
+    while (b.len > 0 && (b.data[b.len - 1] == ' ' || b.data[b.len - 1] == '\t'))
+        b.len--;
+    return b;
+}
+
+/* Takes the next element off a comma list, trimmed; false when the list is used up. An empty list has none. */
+static bool list_next(struct bytes *list, struct bytes *element)
+{
+    if (list->data == NULL)
+        return false;
+    const char *comma = memchr(list->data, ',', list->len);
+    size_t len = comma != NULL ? (size_t)(comma - list->data) : list->len;
+    *element = trim((struct bytes){ .data = list->data, .len = len });
+    if (comma != NULL)
+        bytes_skip(list, len + 1);
+    else
+        *list = (struct bytes){ 0 };
+    return true;
+}
+
+/* --- The gate: the request line ------------------------------------------------------------------------------- */
+
+static void gate_method(struct http_parser *parser, const unsigned char *p, size_t *i, size_t len)
+{
+    size_t begin = p[0] == '\r' ? 2 : 0;
+    *i = span(p, *i, len, IN_TOKEN);
+    if (*i - begin > METHOD_MAX) {
+        refuse(parser, 501, "the method is longer than any that is known");
+    } else if (*i < len) {
+        if (p[*i] != ' ' || *i == begin)
+            refuse(parser, 400, "the request does not begin with a method and one space");
+        parser->gate = GATE_TARGET;
+        parser->target_begin = (uint32_t)++ * i;
+    }
+}
+
+static void gate_target(struct http_parser *parser, const struct http_limits *limits, const unsigned char *p, size_t *i,
+                        size_t len)
+{
+    *i = span(p, *i, len, IN_TARGET);
+    if (*i - parser->target_begin > limits->target) {
+        refuse(parser, 414, "the request target is too long");
+    } else if (*i < len) {
+        if (p[*i] != ' ' || *i == parser->target_begin)
+            refuse(parser, 400, "the request target is not a URI followed by one space");
+        parser->gate = GATE_VERSION;
+        ++*i;
+    }
+}
+
+static void gate_version(struct http_parser *parser, unsigned char byte)
+{
+    static const char expected[] = "HTTP/1.1\r\n";
+    unsigned at = parser->version++;
+    if (at == 5 || at == 7) { /* the two digits */
+        if (byte < '0' || byte > '9')
+            refuse(parser, 400, "the request line does not end with HTTP/1.1");
+        else if (at == 5)
+            parser->major = byte - '0';
+        else
+            parser->minor = byte - '0';
+    } else if (byte != (unsigned char)expected[at]) {
+        refuse(parser, 400,
+               at < 8 ? "the request line does not end with HTTP/1.1" : "the request line does not end with CR LF");
+    } else if (at == 8 && (parser->major != 1 || parser->minor > 1)) {
+        refuse(parser, 505, "the version is neither HTTP/1.1 nor HTTP/1.0");
+    } else if (at == 9) {
+        parser->gate = GATE_FIELD;
+    }
+}
+
+static void gate_line(struct http_parser *parser, const struct http_limits *limits, const unsigned char *p, size_t len)
+{
+    size_t i = parser->scanned;
+    while (i < len && parser->gate < GATE_FIELD && parser->refusal.status == 0) {
+        switch (parser->gate) {
+        case GATE_START:
+            parser->gate = p[i] == '\r' ? GATE_START_LF : GATE_METHOD;
+            i += p[i] == '\r';
+            break;
+        case GATE_START_LF:
+            if (p[i++] != '\n')
+                refuse(parser, 400, "a CR stands without its LF");
+            parser->gate = GATE_METHOD;
+            break;
+        case GATE_METHOD:
+            gate_method(parser, p, &i, len);
+            break;
+        case GATE_TARGET:
+            gate_target(parser, limits, p, &i, len);
+            break;
+        default:
+            if (parser->version == 0 && len - i >= 10 && memcmp(p + i, "HTTP/1.1\r\n", 10) == 0) { /* the common case */
+                parser->major = parser->minor = 1;
+                parser->gate = GATE_FIELD;
+                i += 10;
+                break;
+            }
+            gate_version(parser, p[i++]);
+        }
+    }
+    parser->scanned = (uint32_t)i;
+    if (parser->gate == GATE_FIELD)
+        parser->fields_begin = parser->scanned;
+}
+
+/* --- The gate: field lines ------------------------------------------------------------------------------------ */
+
+static void gate_field_start(struct http_parser *parser, const struct http_limits *limits, unsigned char byte)
+{
+    parser->gate = GATE_NAME;
+    if (byte == ' ' || byte == '\t')
+        refuse(parser, 400, "a field line begins with white space (obs-fold)");
+    else if ((byte_sets[byte] & IN_TOKEN) == 0)
+        refuse(parser, 400, "a field line does not begin with a name");
+    else if (++parser->headers > limits->headers)
+        refuse(parser, 431, "there are too many field lines");
+}
+
+/* Field lines up to the empty line. True when they are complete; parser->scanned is behind them then. */
+static bool gate_fields(struct http_parser *parser, const struct http_limits *limits, const unsigned char *p,
+                        size_t len)
+{
+    size_t i = parser->scanned, end = len;
+    bool done = false;
+    if (end - parser->fields_begin > limits->header_size)
+        end = parser->fields_begin + (size_t)limits->header_size;
+    while (i < end && !done && parser->refusal.status == 0) {
+        switch (parser->gate) {
+        case GATE_FIELD:
+            if (p[i] == '\r')
+                parser->gate = GATE_END_LF;
+            else
+                gate_field_start(parser, limits, p[i]);
+            i++;
+            break;
+        case GATE_NAME:
+            i = span(p, i, end, IN_TOKEN);
+            if (i == end)
+                break;
+            parser->gate = GATE_VALUE;
+            if (p[i++] != ':')
+                refuse(parser, 400, "a field name is not followed by a colon at once");
+            break;
+        case GATE_VALUE:
+            i = span(p, i, end, IN_VALUE);
+            if (i == end)
+                break;
+            parser->gate = GATE_VALUE_LF;
+            if (p[i++] != '\r')
+                refuse(parser, 400, "a field value holds a control character or a bare LF");
+            break;
+        default:
+            done = parser->gate == GATE_END_LF;
+            parser->gate = GATE_FIELD;
+            if (p[i++] != '\n')
+                refuse(parser, 400, "a CR stands without its LF");
+        }
+    }
+    parser->scanned = (uint32_t)i;
+    if (!done && i == end && end < len && parser->refusal.status == 0)
+        refuse(parser, 431, "the field lines are too large");
+    return done && parser->refusal.status == 0;
+}
+
+/* --- llhttp ---------------------------------------------------------------------------------------------------- */
+
+/* What the fields of a head say; one call of llhttp_execute() long. */
+struct reading {
+    const struct http_limits *limits;
+    struct bytes name, value; /* of the field that is being read */
+    unsigned hosts, lengths, codings;
+    bool host_bad, length_bad, coding_bad, coding_unknown, chunked;
+    bool close, keep_alive, expect, expect_unknown;
+    uint64_t length; /* Content-Length */
+    uint64_t chunk;  /* size of the chunk that began last */
+};
+
+/* 1*DIGIT (RFC 9110 section 8.6), within 63 bits. */
+static bool parse_length(struct bytes value, uint64_t *length)
+{
+    *length = 0;
+    for (size_t i = 0; i < value.len; i++) {
+        if (value.data[i] < '0' || value.data[i] > '9' || *length > (INT64_MAX - 9) / 10)
+            return false;
+        *length = *length * 10 + (uint64_t)(value.data[i] - '0');
+    }
+    return value.len > 0;
+}
+
+/* An IPv6 address between begin and end; end NULL: there is none. */
+static bool address_is_v6(const char *begin, const char *end)
+{
+    char text[INET6_ADDRSTRLEN];
+    struct in6_addr address;
+    if (end == NULL || (size_t)(end - begin) >= sizeof text)
+        return false;
+    memcpy(text, begin, (size_t)(end - begin));
+    text[end - begin] = '\0';
+    return inet_pton(AF_INET6, text, &address) == 1;
+}
+
+/* uri-host [ ":" port ] (RFC 9110 section 7.2). An empty host is for the caller to judge. */
+static bool host_is_sound(struct bytes host)
+{
+    const unsigned char *p = (const unsigned char *)host.data;
+    size_t i = 0;
+    if (host.len > 0 && p[0] == '[') {
+        const char *end = memchr(host.data, ']', host.len);
+        if (!address_is_v6(host.data + 1, end))
+            return false;
+        i = (size_t)(end - host.data) + 1;
+    } else {
+        i = span(p, 0, host.len, IN_HOST);
+    }
+    if (i < host.len && p[i++] != ':')
+        return false;
+    while (i < host.len && p[i] >= '0' && p[i] <= '9')
+        i++;
+    return i == host.len;
+}
+
+/* Every coding must be known to us, and chunked, once, be the last (RFC 9112 section 6.1). */
+static void read_coding(struct reading *r, struct bytes list)
+{
+    struct bytes coding;
+    while (list_next(&list, &coding)) {
+        r->codings++;
+        if (coding.len == 0 || r->chunked) /* nothing may follow chunked */
+            r->coding_bad = true;
+        else if (bytes_are(coding, "chunked"))
+            r->chunked = true;
+        else
+            r->coding_unknown = true;
+    }
+}
+
+static void read_connection(struct reading *r, struct bytes list)
+{
+    struct bytes option;
+    while (list_next(&list, &option)) {
+        r->close = r->close || bytes_are(option, "close");
+        r->keep_alive = r->keep_alive || bytes_are(option, "keep-alive");
+    }
+}
+
+static void read_expect(struct reading *r, struct bytes list)
+{
+    struct bytes expectation;
+    while (list_next(&list, &expectation)) {
+        r->expect = true;
+        r->expect_unknown = r->expect_unknown || !bytes_are(expectation, "100-continue");
+    }
+}
+
+/* A field is complete. */
+static void read_field(struct reading *r)
+{
+    if (bytes_are(r->name, "host")) {
+        r->hosts++;
+        r->host_bad = r->host_bad || !host_is_sound(r->value);
+    } else if (bytes_are(r->name, "content-length")) {
+        r->lengths++;
+        r->length_bad = r->length_bad || !parse_length(r->value, &r->length);
+    } else if (bytes_are(r->name, "transfer-encoding")) {
+        read_coding(r, r->value);
+    } else if (bytes_are(r->name, "connection")) {
+        read_connection(r, r->value);
+    } else if (bytes_are(r->name, "expect")) {
+        read_expect(r, r->value);
+    }
+}
+
+static int on_field(llhttp_t *llhttp, const char *at, size_t len)
+{
+    struct reading *r = llhttp->data;
+    read_field(r);
+    r->name = (struct bytes){ .data = at, .len = len };
+    r->value = (struct bytes){ .data = "", .len = 0 };
+    return 0;
+}
+
+/* In one piece: the gate lets no fold through. llhttp may leave out an empty value, and keep white space behind one. */
+static int on_value(llhttp_t *llhttp, const char *at, size_t len)
+{
+    struct reading *r = llhttp->data;
+    r->value = trim((struct bytes){ .data = at, .len = len });
+    return 0;
+}
+
+static int on_headers_complete(llhttp_t *llhttp)
+{
+    read_field(llhttp->data);
+    llhttp->upgrade = 0; /* no other protocol is spoken here, and Upgrade may be ignored (RFC 9110 section 7.8) */
+    return HPE_PAUSED;
+}
+
+static int on_chunk_header(llhttp_t *llhttp)
+{
+    struct reading *r = llhttp->data;
+    r->chunk = llhttp->content_length;
+    return r->chunk == 0 || r->chunk > r->limits->body ? HPE_PAUSED : 0;
+}
+
+static const llhttp_settings_t callbacks = {
+    .on_header_field = on_field,
+    .on_header_value = on_value,
+    .on_headers_complete = on_headers_complete,
+    .on_chunk_header = on_chunk_header,
+};
+
+/* --- A head ------------------------------------------------------------------------------------------------------ */
+
+/* What llhttp did not take, although the gate did. */
+static enum http_parsed refuse_llhttp(struct http_parser *parser, llhttp_errno_t error)
+{
+    switch (error) {
+    case HPE_INVALID_METHOD:
+    case HPE_INVALID_CONSTANT: /* a method of another protocol */
+    case HPE_PAUSED_H2_UPGRADE:
+        return refuse(parser, 501, "the method is not known");
+    case HPE_INVALID_URL:
+        return refuse(parser, 400, "the request target does not fit the method");
+    case HPE_INVALID_CONTENT_LENGTH:
+    case HPE_UNEXPECTED_CONTENT_LENGTH:
+        return refuse(parser, 400, "Content-Length is not one whole number, alone");
+    case HPE_INVALID_TRANSFER_ENCODING:
+        return refuse(parser, 400, "chunked is not the last transfer coding");
+    default:
+        return refuse(parser, 400, "the request head is malformed");
+    }
+}
+
+/* Escapes are whole, and brackets stand in an authority only (RFC 3986 section 2.1 and appendix A). */
+static bool uri_is_sound(struct bytes uri)
+{
+    static const char hex[] = "0123456789abcdefABCDEF";
+    const unsigned char *p = (const unsigned char *)uri.data;
+    size_t i = 0;
+    while ((i = span(p, i, uri.len, IN_PATH)) < uri.len) {
+        if (p[i] != '%' || uri.len - i < 3 || memchr(hex, p[i + 1], sizeof hex - 1) == NULL ||
+            memchr(hex, p[i + 2], sizeof hex - 1) == NULL)
+            return false;
+        i += 3;
+    }
+    return true;
+}
+
+/* The four forms of RFC 9112 section 3.2. Leaves path and query in *uri; len 0 when the form has none. */
+static bool target_split(struct bytes method, struct bytes target, struct bytes *uri)
+{
+    *uri = target;
+    if (bytes_are(method, "CONNECT")) { /* authority-form */
+        uri->len = 0;
+        return memchr(target.data, ':', target.len) != NULL && host_is_sound(target);
+    }
+    if (target.data[0] == '/') /* origin-form */
+        return uri_is_sound(target);
+    if (target.len == 1 && target.data[0] == '*') { /* asterisk-form */
+        uri->len = 0;
+        return bytes_are(method, "OPTIONS");
+    }
+    size_t scheme = target.len > 7 && strncasecmp(target.data, "http://", 7) == 0    ? 7
+                    : target.len > 8 && strncasecmp(target.data, "https://", 8) == 0 ? 8
+                                                                                     : 0;
+    if (scheme == 0)
+        return false;
+    bytes_skip(uri, scheme); /* absolute-form */
+    struct bytes host = *uri;
+    while (uri->len > 0 && uri->data[0] != '/' && uri->data[0] != '?')
+        bytes_skip(uri, 1);
+    host.len -= uri->len;
+    return host.len > 0 && host.data[0] != ':' && host_is_sound(host) && uri_is_sound(*uri);
+}
+
+/* How long the body is (RFC 9112 section 6.3). */
+static enum http_parsed head_framing(struct http_parser *parser, const struct http_limits *limits, struct reading *r)
+{
+    if (r->codings > 0 && r->lengths > 0)
+        return refuse(parser, 400, "there are both Transfer-Encoding and Content-Length");
+    if (r->codings > 0 && parser->minor == 0)
+        return refuse(parser, 400, "HTTP/1.0 has no Transfer-Encoding");
+    if (r->codings > 0 && (r->coding_bad || !r->chunked))
+        return refuse(parser, 400, "chunked is not the last transfer coding, once");
+    if (r->coding_unknown)
+        return refuse(parser, 501, "a transfer coding other than chunked is not known");
+    if (r->lengths > 1 || r->length_bad)
+        return refuse(parser, 400, "Content-Length is not one whole number");
+    if (r->length > limits->body)
+        return refuse(parser, 413, "the content is too large");
+    parser->body = r->codings > 0 ? BODY_CHUNKS : r->length > 0 ? BODY_LENGTH : BODY_NONE;
+    parser->length = r->codings > 0 ? limits->body : r->length;
+    return HTTP_COMPLETE;
+}
+
+/* What a complete head must be beyond its syntax. */
+static enum http_parsed head_check(struct http_parser *parser, const struct http_limits *limits, struct reading *r,
+                                   struct http_request *request)
+{
+    if (!target_split(request->method, request->target, &request->uri))
+        return refuse(parser, 400, "the request target is malformed");
+    if (r->hosts > 1 || r->host_bad)
+        return refuse(parser, 400, "Host is repeated or malformed");
+    if (r->hosts == 0 && parser->minor > 0)
+        return refuse(parser, 400, "Host is missing");
+    if (head_framing(parser, limits, r) == HTTP_REFUSED)
+        return HTTP_REFUSED;
+    if (r->expect && r->expect_unknown && parser->minor > 0)
+        return refuse(parser, 417, "the expectation is not 100-continue");
+    request->minor = parser->minor;
+    request->body = parser->body != BODY_NONE;
+    request->expect = r->expect && request->body && parser->minor > 0;
+    request->keep_alive = !r->close && (parser->minor > 0 || r->keep_alive);
+    return HTTP_COMPLETE;
+}
+
+/* Keeps llhttp where it stands, behind the head, for the chunks. */
+static enum http_parsed keep_llhttp(struct http_parser *parser, const llhttp_t *llhttp)
+{
+    parser->llhttp = malloc(sizeof *llhttp);
+    if (parser->llhttp == NULL)
+        return refuse(parser, 500, "out of memory");
+    *parser->llhttp = *llhttp;
+    return HTTP_COMPLETE;
+}
+
+/* The whole head lies in p: takes it apart. */
+static enum http_parsed head_read(struct http_parser *parser, const struct http_limits *limits, const char *p,
+                                  struct http_request *request)
+{
+    struct reading r = { .limits = limits };
+    size_t begin = p[0] == '\r' ? 2 : 0, version = parser->fields_begin - strlen(" HTTP/1.1\r\n");
+    request->method = (struct bytes){ .data = p + begin, .len = parser->target_begin - 1 - begin };
+    request->target = (struct bytes){ .data = p + parser->target_begin, .len = version - parser->target_begin };
+    request->fields = (struct bytes){ .data = p + parser->fields_begin,
+                                      .len = parser->scanned - parser->fields_begin - strlen("\r\n") };
+    llhttp_t llhttp;
+    llhttp_init(&llhttp, HTTP_REQUEST, &callbacks);
+    llhttp.data = &r;
+    llhttp_errno_t error = llhttp_execute(&llhttp, p, parser->scanned);
+    if (error != HPE_PAUSED)
+        return refuse_llhttp(parser, error);
+    if (head_check(parser, limits, &r, request) == HTTP_REFUSED)
+        return HTTP_REFUSED;
+    return parser->body == BODY_CHUNKS ? keep_llhttp(parser, &llhttp) : HTTP_COMPLETE;
+}
+
+enum http_parsed http_parser_head(struct http_parser *parser, const struct http_limits *limits, struct bytes *in,
+                                  struct http_request *request)
+{
+    const unsigned char *p = (const unsigned char *)in->data;
+    if (parser->gate < GATE_FIELD)
+        gate_line(parser, limits, p, in->len);
+    bool complete =
+        parser->gate >= GATE_FIELD && parser->refusal.status == 0 && gate_fields(parser, limits, p, in->len);
+    if (parser->refusal.status != 0)
+        return HTTP_REFUSED;
+    if (!complete)
+        return HTTP_MORE;
+    enum http_parsed parsed = head_read(parser, limits, in->data, request);
+    bytes_skip(in, parser->scanned);
+    parser->gate = GATE_START;
+    parser->scanned = parser->headers = parser->version = 0;
+    return parsed;
+}
+
+/* --- A body ------------------------------------------------------------------------------------------------------ */
+
+static enum http_parsed body_length(struct http_parser *parser, struct bytes *in)
+{
+    size_t n = in->len < parser->length ? in->len : (size_t)parser->length;
+    bytes_skip(in, n);
+    parser->length -= n;
+    return parser->length == 0 ? HTTP_COMPLETE : HTTP_MORE;
+}
+
+/* Chunks, up to and with the line of the last one. parser->length is what may still come on the wire. */
+static enum http_parsed body_chunks(struct http_parser *parser, const struct http_limits *limits, struct bytes *in)
+{
+    struct reading r = { .limits = limits };
+    size_t len = in->len < parser->length ? in->len : (size_t)parser->length;
+    parser->llhttp->data = &r;
+    llhttp_resume(parser->llhttp);
+    llhttp_errno_t error = llhttp_execute(parser->llhttp, in->data, len);
+    if (error != HPE_OK && error != HPE_PAUSED)
+        return refuse(parser, 400, "a chunk is malformed");
+    size_t taken = error == HPE_PAUSED ? (size_t)(llhttp_get_error_pos(parser->llhttp) - in->data) : len;
+    if (r.chunk > limits->body || (error == HPE_OK && len < in->len))
+        return refuse(parser, 413, "the content is too large");
+    bytes_skip(in, taken);
+    parser->length -= taken;
+    if (error == HPE_OK)
+        return HTTP_MORE;
+    http_parser_free(parser);
+    parser->body = BODY_TRAILER;
+    parser->gate = GATE_FIELD;
+    return HTTP_COMPLETE;
+}
+
+/* A trailer field that says how to frame or route the message would be a second opinion (RFC 9110 section 6.5.1). */
+static bool trailer_is_sound(struct bytes fields)
+{
+    static const char *const forbidden[] = { "content-length", "transfer-encoding", "host" };
+    const struct http_request request = { .fields = fields };
+    for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++)
+        if (http_request_field(&request, forbidden[i]).data != NULL)
+            return false;
+    return true;
+}
+
+/* The trailer section goes through the gate as field lines do, and is then dropped. */
+static enum http_parsed body_trailer(struct http_parser *parser, const struct http_limits *limits, struct bytes *in)
+{
+    parser->fields_begin = 0;
+    bool complete = gate_fields(parser, limits, (const unsigned char *)in->data, in->len);
+    if (parser->refusal.status != 0)
+        return HTTP_REFUSED;
+    if (!complete)
+        return HTTP_MORE;
+    struct bytes fields = { .data = in->data, .len = parser->scanned - strlen("\r\n") };
+    if (!trailer_is_sound(fields))
+        return refuse(parser, 400, "a trailer field says how to frame or route the message");
+    bytes_skip(in, parser->scanned);
+    parser->gate = GATE_START;
+    parser->scanned = parser->headers = 0;
+    return HTTP_COMPLETE;
+}
+
+enum http_parsed http_parser_body(struct http_parser *parser, const struct http_limits *limits, struct bytes *in)
+{
+    enum http_parsed parsed = HTTP_COMPLETE;
+    if (parser->body == BODY_LENGTH)
+        parsed = body_length(parser, in);
+    if (parser->body == BODY_CHUNKS)
+        parsed = body_chunks(parser, limits, in);
+    if (parser->body == BODY_TRAILER && parsed == HTTP_COMPLETE)
+        parsed = body_trailer(parser, limits, in);
+    if (parsed == HTTP_COMPLETE)
+        parser->body = BODY_NONE;
+    return parsed;
+}
+
+void http_parser_free(struct http_parser *parser)
+{
+    free(parser->llhttp);
+    parser->llhttp = NULL;
+}
+
+struct bytes http_request_field(const struct http_request *request, const char *name)
+{
+    struct bytes rest = request->fields;
+    size_t len = strlen(name);
+    while (rest.len > 0) {
+        const char *end = memchr(rest.data, '\n', rest.len); /* each line has one */
+        size_t line = (size_t)(end - rest.data) + 1;
+        if (line > len + 1 && rest.data[len] == ':' && strncasecmp(rest.data, name, len) == 0)
+            return trim((struct bytes){ .data = rest.data + len + 1, .len = line - len - 1 - strlen("\r\n") });
+        bytes_skip(&rest, line);
+    }
+    return (struct bytes){ 0 };
+}

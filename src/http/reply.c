@@ -1,0 +1,136 @@
+#include "http/reply.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define HEAD_MAX 512 /* every part of a head is of bounded size */
+
+/* A head under construction, and behind it a body that is short. */
+struct head {
+    size_t len;
+    char text[HEAD_MAX + 512];
+};
+
+static void put(struct head *head, const char *text, size_t len)
+{
+    memcpy(head->text + head->len, text, len);
+    head->len += len;
+}
+
+#define PUT(head, literal) put((head), "" literal, sizeof(literal) - 1)
+
+static void put_number(struct head *head, size_t number)
+{
+    char digits[20];
+    size_t at = sizeof digits;
+    do
+        digits[--at] = (char)('0' + number % 10);
+    while ((number /= 10) > 0);
+    put(head, digits + at, sizeof digits - at);
+}
+
+/* Date as IMF-fixdate (RFC 9110 section 5.6.7), made once a second a thread. */
+static void put_date(struct head *head)
+{
+    static const char days[][4] = { "Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat" };
+    static const char months[][4] = {
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"
+    };
+    static _Thread_local time_t made;
+    static _Thread_local char line[64];
+    static _Thread_local size_t len;
+    time_t now = time(NULL);
+    if (now != made || len == 0) {
+        struct tm utc;
+        gmtime_r(&now, &utc);
+        int n = snprintf(line, sizeof line, "Date: %s, %02d %s %04d %02d:%02d:%02d GMT\r\n", days[utc.tm_wday],
+                         utc.tm_mday, months[utc.tm_mon], utc.tm_year + 1900, utc.tm_hour, utc.tm_min, utc.tm_sec);
+        len = n > 0 && (size_t)n < sizeof line ? (size_t)n : 0;
+        made = now;
+    }
+    put(head, line, len);
+}
+
+const char *http_phrase(unsigned status)
+{
+    static const struct {
+        unsigned status;
+        const char *phrase;
+    } phrases[] = {
+        { 200, "OK" },
+        { 400, "Bad Request" },
+        { 404, "Not Found" },
+        { 405, "Method Not Allowed" },
+        { 408, "Request Timeout" },
+        { 413, "Content Too Large" },
+        { 414, "URI Too Long" },
+        { 417, "Expectation Failed" },
+        { 431, "Request Header Fields Too Large" },
+        { 500, "Internal Server Error" },
+        { 501, "Not Implemented" },
+        { 505, "HTTP Version Not Supported" },
+    };
+    for (size_t i = 0; i < sizeof phrases / sizeof phrases[0]; i++)
+        if (phrases[i].status == status)
+            return phrases[i].phrase;
+    return "";
+}
+
+void http_reply_init(struct http_reply *reply, unsigned status)
+{
+    reply->status = status;
+    reply->allow = NULL;
+    reply->pieces = 0;
+    reply->length = 0;
+}
+
+void http_reply_add(struct http_reply *reply, struct bytes piece)
+{
+    if (reply->pieces == HTTP_REPLY_PIECES)
+        return;
+    reply->body[reply->pieces++] = piece;
+    reply->length += piece.len;
+}
+
+static void put_status(struct head *head, unsigned status)
+{
+    if (status == 200) {
+        PUT(head, "HTTP/1.1 200 OK\r\n");
+        return;
+    }
+    PUT(head, "HTTP/1.1 ");
+    put_number(head, status);
+    PUT(head, " ");
+    put(head, http_phrase(status), strlen(http_phrase(status)));
+    PUT(head, "\r\n");
+}
+
+void http_reply_send(const struct http_reply *reply, enum http_connection connection, bool head_only,
+                     struct output *out)
+{
+    struct head head;
+    head.len = 0;
+    put_status(&head, reply->status);
+    put_date(&head);
+    PUT(&head, "Content-Type: text/plain; charset=utf-8\r\n"
+               "X-Content-Type-Options: nosniff\r\n");
+    if (connection == HTTP_CONNECTION_CLOSE)
+        PUT(&head, "Connection: close\r\n");
+    else if (connection == HTTP_CONNECTION_KEEP_ALIVE)
+        PUT(&head, "Connection: keep-alive\r\n");
+    if (reply->allow != NULL) {
+        PUT(&head, "Allow: ");
+        put(&head, reply->allow, strnlen(reply->allow, HTTP_ALLOW_MAX));
+        PUT(&head, "\r\n");
+    }
+    PUT(&head, "Content-Length: ");
+    put_number(&head, reply->length);
+    PUT(&head, "\r\n\r\n");
+    unsigned i = 0, pieces = head_only ? 0 : reply->pieces;
+    for (; i < pieces && head.len + reply->body[i].len <= sizeof head.text; i++)
+        put(&head, reply->body[i].data, reply->body[i].len);
+    output_copy(out, head.text, head.len);
+    for (; i < pieces; i++)
+        output_copy(out, reply->body[i].data, reply->body[i].len);
+}

@@ -1,0 +1,254 @@
+#include "http/session.h"
+
+#include "access.h"
+#include "deadline.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What a connection waits for, and so which time limit runs. */
+enum phase {
+    PHASE_NONE, /* no limit runs yet */
+    PHASE_IDLE, /* the next request: keepalive_timeout */
+    PHASE_HEAD, /* the rest of a head: header_timeout, from its first byte */
+    PHASE_BODY  /* the rest of a body: body_timeout, from the end of the head */
+};
+
+/* What became of some input. */
+enum step {
+    STEP_MORE,  /* more bytes are needed */
+    STEP_NEXT,  /* on to what comes next in the input */
+    STEP_FINISH /* the connection's last answer was given */
+};
+
+struct http_held {
+    size_t len;
+    char head[];
+};
+
+static const struct http_limits *limits_of(const struct http_session *s)
+{
+    return &s->service->settings->limits;
+}
+
+static void log_request(const struct http_session *s, const struct conn *conn, const struct http_request *request,
+                        unsigned status, size_t length)
+{
+    char peer[ADDRESS_TEXT];
+    if (conn->access == NULL)
+        return;
+    struct bytes agent = request != NULL ? http_request_field(request, "user-agent") : (struct bytes){ 0 };
+    struct bytes method = request != NULL ? request->method : (struct bytes){ .data = "-", .len = 1 };
+    struct bytes target = request != NULL ? request->target : (struct bytes){ .data = "-", .len = 1 };
+    const struct log_field fields[] = {
+        log_text("listener", conn->listener),
+        log_text("peer", address_format(&conn->peer, peer)),
+        log_bytes("method", method.data, method.len),
+        log_number("status", status),
+        log_number("bytes", length),
+        log_duration("duration", deadline_now() - (s->began != 0 ? s->began : conn->now)),
+        log_bytes("target", target.data, target.len < 1024 ? target.len : 1024),
+        log_bytes("agent", agent.len > 0 ? agent.data : "-", agent.len > 0 ? agent.len < 256 ? agent.len : 256 : 1),
+        { 0 },
+    };
+    access_write(conn->access, fields);
+}
+
+/* Says why, and closes: nothing that follows on this connection is read as a request. */
+static enum step refuse(struct http_session *s, struct conn *conn, struct http_refusal refusal, bool head_only,
+                        struct output *out)
+{
+    struct http_reply reply;
+    char text[256];
+    int len = snprintf(text, sizeof text, "%u %s: %s\n", refusal.status, http_phrase(refusal.status), refusal.why);
+    http_reply_init(&reply, refusal.status);
+    http_reply_add(&reply, (struct bytes){ .data = text, .len = (size_t)len });
+    http_reply_send(&reply, HTTP_CONNECTION_CLOSE, head_only, out);
+    log_request(s, conn, NULL, refusal.status, head_only ? 0 : reply.length);
+    return STEP_FINISH;
+}
+
+/* True for the method HEAD, and for a head (or what there is of it) that begins with it. */
+static bool is_head(struct bytes b)
+{
+    return b.len >= 4 && memcmp(b.data, "HEAD", 4) == 0 && (b.len == 4 || b.data[4] == ' ');
+}
+
+/* Fills in an answer that no route gives. */
+static void explain(struct http_reply *reply, unsigned status)
+{
+    static const struct {
+        unsigned status;
+        const char *text;
+    } texts[] = {
+        { 400, "400 Bad Request: the path is not UTF-8 text without control characters\n" },
+        { 404, "404 Not Found: there is no such path\n" },
+        { 405, "405 Method Not Allowed: see Allow\n" },
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        if (texts[i].status == status)
+            http_reply_add(reply, (struct bytes){ .data = texts[i].text, .len = strlen(texts[i].text) });
+}
+
+/* Routes a request and sends what comes of it. */
+static void respond(struct http_session *s, struct conn *conn, const struct http_request *request,
+                    enum http_connection connection, struct output *out)
+{
+    const struct http_service *service = s->service;
+    struct http_match match = { .status = 405 };
+    struct http_reply reply;
+    char decoded[HTTP_TARGET_LIMIT], allow[HTTP_ALLOW_MAX];
+    bool options = request->uri.len == 0 && request->method.data[0] == 'O'; /* OPTIONS *, RFC 9110 section 9.3.7 */
+    if (options)
+        match.status = 200;
+    else if (request->uri.len > 0)
+        match = http_route_find(service->routes, request->method, request->uri, decoded);
+    http_reply_init(&reply, match.status);
+    if (match.status == 405 || options) {
+        http_route_allow(service->routes, request->uri, allow, sizeof allow);
+        reply.allow = allow;
+    }
+    if (match.status == 200 && match.route != NULL)
+        match.route->answer(request, match.parameter, &reply, service);
+    else
+        explain(&reply, match.status);
+    http_reply_send(&reply, connection, is_head(request->method), out);
+    log_request(s, conn, request, reply.status, is_head(request->method) ? 0 : reply.length);
+}
+
+/* A whole request is there. */
+static enum step answer(struct http_session *s, struct conn *conn, const struct http_request *request,
+                        struct output *out)
+{
+    uint64_t most = s->service->settings->max_requests;
+    bool tunnel = request->uri.len == 0 && request->method.data[0] == 'C'; /* CONNECT: what follows is no HTTP */
+    bool keep = request->keep_alive && !conn->draining && !tunnel;
+    s->requests++;
+    keep = keep && (most == 0 || s->requests < most);
+    respond(s, conn, request,
+            !keep                 ? HTTP_CONNECTION_CLOSE
+            : request->minor == 0 ? HTTP_CONNECTION_KEEP_ALIVE
+                                  : HTTP_CONNECTION_SILENT,
+            out);
+    s->began = 0;
+    s->phase = PHASE_NONE;
+    return keep ? STEP_NEXT : STEP_FINISH;
+}
+
+/* Keeps the head until the body has been read: a request with a malformed body is refused as a whole. */
+static enum step hold(struct http_session *s, struct conn *conn, struct bytes head, const struct http_request *request,
+                      struct output *out)
+{
+    static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    s->held = malloc(sizeof *s->held + head.len);
+    if (s->held == NULL)
+        return refuse(s, conn, (struct http_refusal){ 500, "out of memory" }, false, out);
+    s->held->len = head.len;
+    memcpy(s->held->head, head.data, head.len);
+    if (request->expect)
+        output_copy(out, go_on, sizeof go_on - 1);
+    return STEP_NEXT;
+}
+
+static enum step take_head(struct http_session *s, struct conn *conn, struct bytes *in, struct output *out)
+{
+    struct http_request request;
+    struct bytes head = *in;
+    if (s->began == 0)
+        s->began = conn->now;
+    switch (http_parser_head(&s->parser, limits_of(s), in, &request)) {
+    case HTTP_MORE:
+        return STEP_MORE;
+    case HTTP_REFUSED:
+        return refuse(s, conn, s->parser.refusal, is_head(head), out);
+    default:
+        head.len -= in->len;
+        return request.body ? hold(s, conn, head, &request, out) : answer(s, conn, &request, out);
+    }
+}
+
+static enum step take_body(struct http_session *s, struct conn *conn, struct bytes *in, struct output *out)
+{
+    struct bytes head = { .data = s->held->head, .len = s->held->len };
+    struct http_parser parser = { .scanned = 0 };
+    struct http_request request;
+    enum step step;
+    switch (http_parser_body(&s->parser, limits_of(s), in)) {
+    case HTTP_MORE:
+        return STEP_MORE;
+    case HTTP_REFUSED:
+        return refuse(s, conn, s->parser.refusal, is_head(head), out);
+    default:
+        http_parser_head(&parser, limits_of(s), &head, &request); /* it was complete when it was held */
+        http_parser_free(&parser);
+        step = answer(s, conn, &request, out);
+        free(s->held);
+        s->held = NULL;
+        return step;
+    }
+}
+
+/* Lets the time limit run that fits what is waited for; one that runs already runs on. */
+static void set_phase(struct http_session *s, struct conn *conn, enum phase phase)
+{
+    const struct http_settings *settings = s->service->settings;
+    if (s->phase == phase)
+        return;
+    s->phase = (uint8_t)phase;
+    conn_timeout(conn, phase == PHASE_IDLE   ? settings->keepalive_timeout
+                       : phase == PHASE_HEAD ? settings->header_timeout
+                                             : settings->body_timeout);
+}
+
+enum handler_next http_session_open(struct conn *conn, void *state, void *shared, struct output *out)
+{
+    struct http_session *s = state;
+    (void)out;
+    s->service = shared;
+    set_phase(s, conn, PHASE_IDLE);
+    return HANDLER_MORE;
+}
+
+enum handler_next http_session_input(struct conn *conn, void *state, struct bytes *in, struct output *out)
+{
+    struct http_session *s = state;
+    enum step step = STEP_NEXT;
+    while (step == STEP_NEXT && in->len > 0 && !output_full(out))
+        step = s->held != NULL ? take_body(s, conn, in, out) : take_head(s, conn, in, out);
+    if (step == STEP_FINISH)
+        return HANDLER_FINISH;
+    set_phase(s, conn, s->held != NULL ? PHASE_BODY : step == STEP_MORE ? PHASE_HEAD : PHASE_IDLE);
+    return HANDLER_MORE;
+}
+
+enum handler_next http_session_eof(struct conn *conn, void *state, struct output *out)
+{
+    struct http_session *s = state;
+    if (s->phase != PHASE_IDLE)
+        refuse(s, conn, (struct http_refusal){ 400, "the request is incomplete" }, false, out);
+    return HANDLER_FINISH;
+}
+
+enum handler_next http_session_expire(struct conn *conn, void *state, struct output *out)
+{
+    struct http_session *s = state;
+    if (s->phase != PHASE_IDLE)
+        refuse(s, conn, (struct http_refusal){ 408, "the rest of the request did not come in time" }, false, out);
+    return HANDLER_FINISH;
+}
+
+enum handler_next http_session_drain(struct conn *conn, void *state, struct output *out)
+{
+    const struct http_session *s = state;
+    (void)conn;
+    (void)out;
+    return s->phase == PHASE_IDLE ? HANDLER_FINISH : HANDLER_MORE;
+}
+
+void http_session_close(void *state)
+{
+    struct http_session *s = state;
+    http_parser_free(&s->parser);
+    free(s->held);
+}

@@ -1,0 +1,193 @@
+#include "listener.h"
+
+#include "log.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <event2/listener.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define BACKLOG       4096         /* the kernel lowers it to net.core.somaxconn */
+#define EPISODE_QUIET 5000000000LL /* ns without a refusal that end an episode */
+
+struct listener {
+    struct evconnlistener *accept;
+    struct event *retry; /* ends a pause, and later the episode */
+    struct conn_pool *pool;
+    const struct conn_settings *settings;
+    struct admission *admission;
+    bool starved; /* in an episode: accept has failed for want of descriptors or memory */
+    bool paused;
+};
+
+static const struct timeval pause_time = { .tv_usec = 100000 };
+static const struct timeval calm_time = { .tv_sec = 1 };
+
+void admission_release(void *admission)
+{
+    atomic_fetch_sub_explicit(&((struct admission *)admission)->open, 1, memory_order_relaxed);
+}
+
+/* Takes a slot. False when there is none; told once an episode. */
+static bool admission_take(struct admission *admission)
+{
+    size_t open = atomic_fetch_add_explicit(&admission->open, 1, memory_order_relaxed);
+    if (open < admission->max_connections)
+        return true;
+    admission_release(admission);
+    int64_t now = deadline_now(), last = atomic_exchange(&admission->last_refusal, now);
+    if (last == 0 || now - last > EPISODE_QUIET)
+        log_event(LEVEL_WARNING, "connection refused", log_text("reason", "max_connections"),
+                  log_number("limit", admission->max_connections));
+    return false;
+}
+
+static int set_flag(int fd, int level, int name)
+{
+    return setsockopt(fd, level, name, &(int){ 1 }, sizeof(int));
+}
+
+static int socket_bind(int fd, const struct address *address, bool shared)
+{
+    if (set_flag(fd, SOL_SOCKET, SO_REUSEADDR) < 0 || (shared && set_flag(fd, SOL_SOCKET, SO_REUSEPORT) < 0) ||
+        (address->sa.any.sa_family == AF_INET6 && set_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY) < 0))
+        return -1;
+    return bind(fd, &address->sa.any, address->len);
+}
+
+/* A new socket, bound; accepted sockets inherit TCP_NODELAY from it. */
+static int socket_open(const struct address *address, bool shared)
+{
+    int fd = socket(address->sa.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && (set_flag(fd, IPPROTO_TCP, TCP_NODELAY) < 0 || socket_bind(fd, address, shared) < 0)) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    return fd;
+}
+
+int listener_bind(const struct address *address, int *fds, size_t count, struct address *bound)
+{
+    size_t made = 0;
+    int error, fd = socket_open(address, false); /* alone: fails when anybody else listens there */
+    *bound = *address;
+    bound->len = sizeof bound->sa;
+    if (fd < 0 || getsockname(fd, &bound->sa.any, &bound->len) < 0)
+        goto failed;
+    if (count == 1) {
+        fds[made++] = fd;
+    } else {
+        close(fd);
+        for (; made < count; made++)
+            if ((fds[made] = fd = socket_open(bound, true)) < 0)
+                goto failed;
+    }
+    for (size_t i = 0; i < count; i++)
+        if (listen(fds[i], BACKLOG) < 0)
+            goto failed;
+    return 0;
+failed:
+    error = errno;
+    while (made > 0)
+        close(fds[--made]);
+    errno = error;
+    return -1;
+}
+
+static void listener_open(struct listener *listener, int fd, const struct address *peer)
+{
+    if (admission_take(listener->admission))
+        conn_open(listener->pool, listener->settings, fd, peer);
+    else
+        close(fd);
+}
+
+static void on_accept(struct evconnlistener *accept, evutil_socket_t fd, struct sockaddr *sa, int len, void *arg)
+{
+    struct address peer = { .len = (socklen_t)len };
+    (void)accept;
+    memcpy(&peer.sa, sa, (size_t)len < sizeof peer.sa ? (size_t)len : sizeof peer.sa);
+    listener_open(arg, fd, &peer);
+}
+
+/* accept failed for want of descriptors or memory: it would fail again at once, so the listener rests a while. */
+static void on_accept_error(struct evconnlistener *accept, void *arg)
+{
+    struct listener *listener = arg;
+    int error = errno;
+    if (!listener->starved && atomic_fetch_add(&listener->admission->starved, 1) == 0)
+        log_event(LEVEL_WARNING, "accept paused", log_text("listener", listener->settings->listener), log_errno(error));
+    listener->starved = listener->paused = true;
+    evconnlistener_disable(accept);
+    evtimer_add(listener->retry, &pause_time);
+}
+
+static void listener_calm(struct listener *listener)
+{
+    if (listener->starved && atomic_fetch_sub(&listener->admission->starved, 1) == 1)
+        log_event(LEVEL_NOTICE, "accept resumed", log_text("listener", listener->settings->listener));
+    listener->starved = false;
+}
+
+static void on_retry(evutil_socket_t fd, short what, void *arg)
+{
+    struct listener *listener = arg;
+    (void)fd;
+    (void)what;
+    if (listener->paused) {
+        listener->paused = false;
+        evtimer_add(listener->retry, &calm_time);
+        evconnlistener_enable(listener->accept);
+    } else {
+        listener_calm(listener);
+    }
+}
+
+struct listener *listener_start(struct conn_pool *pool, int fd, const struct conn_settings *settings,
+                                struct admission *admission)
+{
+    struct listener *listener = calloc(1, sizeof *listener);
+    if (listener == NULL)
+        return NULL;
+    *listener = (struct listener){ .pool = pool, .settings = settings, .admission = admission };
+    listener->retry = evtimer_new(pool->base, on_retry, listener);
+    listener->accept =
+        evconnlistener_new(pool->base, on_accept, listener, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);
+    if (listener->retry == NULL || listener->accept == NULL) {
+        listener_close(listener);
+        return NULL;
+    }
+    evconnlistener_set_error_cb(listener->accept, on_accept_error);
+    return listener;
+}
+
+/* Opens what waits in the backlog: closing the socket would reset it. */
+static void listener_empty(struct listener *listener)
+{
+    struct address peer = { .len = sizeof peer.sa };
+    int fd, listening = evconnlistener_get_fd(listener->accept);
+    while ((fd = accept4(listening, &peer.sa.any, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+        listener_open(listener, fd, &peer);
+        peer.len = sizeof peer.sa;
+    }
+}
+
+void listener_close(struct listener *listener)
+{
+    if (listener == NULL)
+        return;
+    if (listener->accept != NULL) {
+        listener_empty(listener);
+        evconnlistener_free(listener->accept);
+    }
+    if (listener->retry != NULL)
+        event_free(listener->retry);
+    listener_calm(listener);
+    free(listener);
+}

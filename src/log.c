@@ -1,0 +1,191 @@
+#include "log.h"
+
+#include "text.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+const char *const log_level_words[] = { "error", "warning", "notice", "info", "debug", NULL };
+const char *const log_format_words[] = { "text", "json", NULL };
+
+static atomic_uint current_level = LEVEL_NOTICE;
+static atomic_uint current_format = FORMAT_TEXT;
+
+/* A line under construction. What does not fit is dropped, and the line then ends with a mark. */
+struct line {
+    char *buf;
+    size_t len;
+    bool cut;
+};
+
+#define LINE_TAIL 16 /* kept free for what closes a line that was cut */
+
+static void line_put(struct line *line, const char *data, size_t len)
+{
+    if (line->len + len > LOG_LINE - LINE_TAIL) {
+        line->cut = true;
+        return;
+    }
+    memcpy(line->buf + line->len, data, len);
+    line->len += len;
+}
+
+static void line_puts(struct line *line, const char *text)
+{
+    line_put(line, text, strlen(text));
+}
+
+/* One byte inside quotes. Text lines are for terminals: all but printable ASCII is escaped. */
+static void line_escape(struct line *line, unsigned char byte, bool json, bool raw_high)
+{
+    char escape[8];
+    if (byte == '"' || byte == '\\') {
+        line_put(line, (const char[]){ '\\', (char)byte }, 2);
+    } else if ((byte >= 0x20 && byte < 0x7F) || (byte >= 0x80 && raw_high)) {
+        line_put(line, (const char *)&byte, 1);
+    } else {
+        snprintf(escape, sizeof escape, json ? "\\u%04x" : "\\x%02x", byte);
+        line_puts(line, escape);
+    }
+}
+
+static void line_quote(struct line *line, const char *data, size_t len, bool json)
+{
+    bool raw_high = json && text_is_utf8(data, len) && !text_has_control(data, len);
+    line_puts(line, "\"");
+    for (size_t i = 0; i < len && !line->cut; i++)
+        line_escape(line, (unsigned char)data[i], json, raw_high);
+    if (line->cut) { /* drop the partial character and say so; LINE_TAIL has the room */
+        while (line->len > 0 && (unsigned char)line->buf[line->len - 1] >= 0x80)
+            line->len--;
+        memcpy(line->buf + line->len, "...\"", 4);
+        line->len += 4;
+    } else {
+        line_puts(line, "\"");
+    }
+}
+
+static bool is_bare(const char *data, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (data[i] <= 0x20 || data[i] >= 0x7F || data[i] == '"' || data[i] == '=' || data[i] == '\\')
+            return false;
+    return len > 0;
+}
+
+static void line_value(struct line *line, const struct log_field *field, bool json)
+{
+    char number[32];
+    switch (field->type) {
+    case LOG_TEXT:
+        if (!json && is_bare(field->text, field->len))
+            line_put(line, field->text, field->len);
+        else
+            line_quote(line, field->text, field->len, json);
+        return;
+    case LOG_NUMBER:
+        snprintf(number, sizeof number, "%llu", (unsigned long long)field->number);
+        break;
+    case LOG_DURATION:
+        snprintf(number, sizeof number, "%llu.%06llu", (unsigned long long)(field->number / 1000000000),
+                 (unsigned long long)(field->number / 1000 % 1000000));
+        break;
+    }
+    line_puts(line, number);
+}
+
+static void line_time(struct line *line)
+{
+    struct timespec now;
+    struct tm utc;
+    char stamp[40];
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &utc);
+    size_t len = strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &utc);
+    snprintf(stamp + len, sizeof stamp - len, ".%03ldZ", now.tv_nsec / 1000000);
+    line_puts(line, stamp);
+}
+
+static void line_fields(struct line *line, const struct log_field *field, bool json)
+{
+    for (; field->key != NULL && !line->cut; field++) {
+        line_puts(line, json ? ",\"" : " ");
+        line_puts(line, field->key);
+        line_puts(line, json ? "\":" : "=");
+        line_value(line, field, json);
+    }
+}
+
+size_t log_render(char *buf, const char *level, const char *message, const struct log_field *fields)
+{
+    bool json = atomic_load_explicit(&current_format, memory_order_relaxed) == FORMAT_JSON;
+    struct line line = { .buf = buf };
+    line_puts(&line, json ? "{\"time\":\"" : "");
+    line_time(&line);
+    line_puts(&line, json ? "\",\"level\":\"" : " ");
+    line_puts(&line, level);
+    line_puts(&line, json ? "\",\"message\":" : " ");
+    if (json)
+        line_quote(&line, message, strlen(message), true);
+    else
+        line_puts(&line, message);
+    line_fields(&line, fields, json);
+    if (json)
+        line.buf[line.len++] = '}';
+    line.buf[line.len++] = '\n';
+    return line.len;
+}
+
+void log_write(enum log_level level, const char *message, const struct log_field *fields)
+{
+    int saved = errno;
+    char buf[LOG_LINE];
+    size_t len = log_render(buf, log_level_words[level], message, fields), done = 0;
+    while (done < len) {
+        ssize_t n = write(STDERR_FILENO, buf + done, len - done);
+        if (n < 0 && errno != EINTR)
+            break; /* standard error is gone; there is nobody left to tell */
+        done += n > 0 ? (size_t)n : 0;
+    }
+    errno = saved;
+}
+
+void log_setup(enum log_level level, enum log_format format)
+{
+    atomic_store(&current_level, level);
+    atomic_store(&current_format, format);
+}
+
+bool log_enabled(enum log_level level)
+{
+    return (unsigned)level <= atomic_load_explicit(&current_level, memory_order_relaxed);
+}
+
+struct log_field log_text(const char *key, const char *text)
+{
+    return log_bytes(key, text, strlen(text));
+}
+
+struct log_field log_bytes(const char *key, const char *data, size_t len)
+{
+    return (struct log_field){ .key = key, .type = LOG_TEXT, .text = data, .len = len };
+}
+
+struct log_field log_number(const char *key, uint64_t number)
+{
+    return (struct log_field){ .key = key, .type = LOG_NUMBER, .number = number };
+}
+
+struct log_field log_duration(const char *key, int64_t nanoseconds)
+{
+    return (struct log_field){ .key = key, .type = LOG_DURATION, .number = (uint64_t)nanoseconds };
+}
+
+struct log_field log_errno(int error)
+{
+    return log_text("error", strerror(error)); /* thread-safe in glibc 2.32 and later, and in musl */
+}
