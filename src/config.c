@@ -256,7 +256,7 @@ static void load_sections(struct loader *l)
     }
     load_server(l, server);
     if (l->config->count == 0)
-        fail(l, 0, "there is no [listener NAME] section");
+        fail(l, file->lines, "the file ends without a [listener NAME] section");
 }
 
 /* The whole file, NULL with errno when it cannot be read. */

@@ -6,23 +6,24 @@
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/event.h>
+#include <event2/event_struct.h>
 #include <stdalign.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 /*
- * How bytes move. A bufferevent reads at most 4096 bytes an event and writes only when the loop comes round. So what it
- * read is moved into the pool's one input buffer, and when it was that much the rest is received straight behind it;
- * and output is sent at once, only what the socket did not take goes through the bufferevent. An idle connection holds
- * no buffer at all.
+ * How bytes move. What a socket has is received straight into the pool's one input buffer, and output is sent at once.
+ * Only what the socket does not take gets a bufferevent, which holds it, waits and sends, and goes when it is empty. A
+ * bufferevent for reading too would cost one more system call a read (FIONREAD) and read 4096 bytes at most, and one
+ * that only waits would be most of the memory of an idle connection, which so holds no buffer at all.
  */
-#define INPUT_SIZE       65536   /* what one call of input() sees at most */
-#define BUFFEREVENT_READ 4096    /* what libevent 2.1 reads an event */
-#define OUTPUT_HIGH      65536   /* unsent bytes from which nothing more is read */
-#define LINGER_QUIET     5000    /* ms without a byte from the peer, after we closed our side */
-#define LINGER_TOTAL     30000   /* ms altogether */
-#define NANOSECONDS      1000000 /* in a millisecond */
+#define INPUT_SIZE   65536   /* what one call of input() sees at most */
+#define OUTPUT_HIGH  65536   /* unsent bytes from which nothing more is read */
+#define LINGER_QUIET 5000    /* ms without a byte from the peer, after we closed our side */
+#define LINGER_TOTAL 30000   /* ms altogether */
+#define NANOSECONDS  1000000 /* in a millisecond */
 
 enum phase {
     PHASE_OPEN,     /* the handler runs */
@@ -35,12 +36,14 @@ struct connection {
     struct conn_pool *pool;
     const struct conn_settings *settings;
     struct connection *prev, *next; /* all of the pool */
-    struct bufferevent *bev;
+    struct event readable;
+    struct bufferevent *output; /* what the socket has not taken yet; NULL when there is none */
+    char *unread;               /* what the handler left unread; NULL when there is none */
+    size_t unread_len;
+    size_t unsent_was; /* bytes in output, when the idle deadline was set */
     struct deadline idle, timeout;
     int64_t opened;
     uint64_t bytes_in, bytes_out;
-    size_t unread;     /* in the bufferevent's input, seen by the handler already */
-    size_t unsent_was; /* in its output, when the idle deadline was set */
     enum phase phase;
     bool paused; /* for backpressure */
     bool eof;    /* the peer sends no more */
@@ -53,9 +56,17 @@ static const char *const reason_words[] = {
     [CONN_DRAIN] = "drain", [CONN_ABORT] = "abort",       [CONN_ERROR] = "error",
 };
 
+static void on_drained(struct bufferevent *output, void *arg);
+static void on_broken(struct bufferevent *output, short what, void *arg);
+
 static size_t conn_unsent(const struct connection *c)
 {
-    return evbuffer_get_length(bufferevent_get_output(c->bev));
+    return c->output != NULL ? evbuffer_get_length(bufferevent_get_output(c->output)) : 0;
+}
+
+static int conn_fd(const struct connection *c)
+{
+    return event_get_fd(&c->readable);
 }
 
 static void conn_log(const struct connection *c, enum conn_reason reason)
@@ -82,7 +93,11 @@ static void conn_end(struct connection *c, enum conn_reason reason)
         c->next->prev = c->prev;
     *(c->prev != NULL ? &c->prev->next : &pool->first) = c->next;
     pool->count--;
-    bufferevent_free(c->bev);
+    event_del(&c->readable);
+    if (c->output != NULL)
+        bufferevent_free(c->output);
+    close(conn_fd(c));
+    free(c->unread);
     free(c);
     settings->ended(settings->ended_arg);
 }
@@ -110,104 +125,110 @@ static void conn_linger(struct connection *c)
         return;
     }
     c->phase = PHASE_LINGERING;
-    shutdown(bufferevent_getfd(c->bev), SHUT_WR);
-    evbuffer_drain(bufferevent_get_input(c->bev), c->unread);
+    shutdown(conn_fd(c), SHUT_WR);
     conn_touch(c, LINGER_QUIET);
     conn_set_timeout(c, LINGER_TOTAL);
-    bufferevent_enable(c->bev, EV_READ);
+    event_add(&c->readable, NULL);
 }
 
 /* Sends what the socket takes of the list now. Returns how much that was, or -1 when the connection is broken. */
 static ssize_t conn_send(struct connection *c, struct output *out)
 {
     struct msghdr message = { .msg_iov = out->vec, .msg_iovlen = (size_t)out->count };
-    int fd = bufferevent_getfd(c->bev), flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    int fd = conn_fd(c), flags = MSG_NOSIGNAL | MSG_DONTWAIT;
     ssize_t n = out->count == 1 ? send(fd, out->vec[0].iov_base, out->len, flags) : sendmsg(fd, &message, flags);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ENOBUFS))
         return 0;
     return n;
 }
 
-/* Sends the output at once, or hands it to the bufferevent. False when the connection is broken. */
-static bool conn_flush(struct connection *c, struct output *out)
+/* Lets a bufferevent send what the socket did not take. False when memory ran out. */
+static bool conn_queue(struct connection *c, const struct output *out, size_t sent)
 {
-    size_t sent = 0;
-    if (conn_unsent(c) == 0) {
-        ssize_t n = conn_send(c, out);
-        if (n < 0)
+    if (c->output == NULL) {
+        c->output = bufferevent_socket_new(c->pool->base, conn_fd(c), 0);
+        if (c->output == NULL)
             return false;
-        sent = (size_t)n;
+        bufferevent_setcb(c->output, NULL, on_drained, on_broken, c);
     }
-    c->bytes_out += out->len;
-    if (sent == out->len)
-        return true;
     for (int i = 0; i < out->count; i++) {
         const char *data = out->vec[i].iov_base;
         size_t skip = sent < out->vec[i].iov_len ? sent : out->vec[i].iov_len;
         sent -= skip;
-        if (skip < out->vec[i].iov_len && bufferevent_write(c->bev, data + skip, out->vec[i].iov_len - skip) < 0)
+        if (skip < out->vec[i].iov_len && bufferevent_write(c->output, data + skip, out->vec[i].iov_len - skip) < 0)
             return false;
     }
     return true;
+}
+
+/* Sends the output at once, or queues it. False with *reason when that cannot be. */
+static bool conn_flush(struct connection *c, struct output *out, enum conn_reason *reason)
+{
+    ssize_t sent = c->output == NULL ? conn_send(c, out) : 0;
+    *reason = sent < 0 ? CONN_RESET : CONN_ERROR;
+    if (sent < 0 || out->failed)
+        return false;
+    c->bytes_out += out->len;
+    return (size_t)sent == out->len || conn_queue(c, out, (size_t)sent);
 }
 
 /* Carries out a hook's verdict. False when the handler is not to be called any more; c may be gone then. */
 static bool conn_act(struct connection *c, enum handler_next next, enum conn_reason aborted)
 {
     struct output *out = &c->pool->output;
-    bool failed = out->failed, sent = failed || next == HANDLER_ABORT || out->len == 0 || conn_flush(c, out);
-    if (out->len > 0)
+    enum conn_reason reason = aborted;
+    bool sound = next != HANDLER_ABORT && (out->len == 0 || conn_flush(c, out, &reason));
+    if (out->len > 0 || out->failed)
         output_reset(out);
+    if (!sound) {
+        conn_end(c, reason);
+        return false;
+    }
     if (c->face.timeout_set) {
         c->face.timeout_set = false;
         conn_set_timeout(c, c->face.timeout);
     }
-    if (failed || !sent) {
-        conn_end(c, failed ? CONN_ERROR : CONN_RESET);
-        return false;
-    }
-    if (next == HANDLER_ABORT) {
-        conn_end(c, aborted);
-        return false;
-    }
-    size_t unsent = conn_unsent(c);
     if (next == HANDLER_FINISH) {
         c->phase = PHASE_FLUSHING;
         conn_set_timeout(c, 0);
-        if (unsent == 0)
+        event_del(&c->readable);
+        if (c->output == NULL)
             conn_linger(c);
-        else
-            bufferevent_disable(c->bev, EV_READ);
         return false;
     }
-    if (unsent >= OUTPUT_HIGH && !c->paused) {
+    if (!c->paused && conn_unsent(c) >= OUTPUT_HIGH) {
         c->paused = true;
-        bufferevent_disable(c->bev, EV_READ);
+        event_del(&c->readable);
     }
     return true;
 }
 
-/* Moves what has been read into the pool's input buffer, topped up from the socket when there is likely more. */
-static struct bytes conn_receive(struct connection *c)
+/* Keeps what the handler left unread. False when that is too much; c is gone then. */
+static bool conn_keep(struct connection *c, struct bytes in)
 {
-    char *input = c->pool->input;
-    int taken = evbuffer_remove(bufferevent_get_input(c->bev), input, INPUT_SIZE);
-    size_t len = taken > 0 ? (size_t)taken : 0;
-    if (len >= BUFFEREVENT_READ && len < INPUT_SIZE && !c->eof) {
-        /* an error or the end is left for the bufferevent to find */
-        ssize_t n = recv(bufferevent_getfd(c->bev), input + len, INPUT_SIZE - len, MSG_DONTWAIT);
-        len += n > 0 ? (size_t)n : 0;
+    if (in.len == INPUT_SIZE && !c->paused) {
+        conn_end(c, CONN_LIMIT);
+        return false;
     }
-    c->bytes_in += len - c->unread;
-    c->unread = 0;
-    return (struct bytes){ .data = input, .len = len };
+    char *kept = in.len > 0 ? realloc(c->unread, in.len) : NULL;
+    if (in.len > 0 && kept == NULL) {
+        conn_end(c, CONN_ERROR);
+        return false;
+    }
+    if (in.len > 0)
+        memcpy(kept, in.data, in.len);
+    else
+        free(c->unread);
+    c->unread = kept;
+    c->unread_len = in.len;
+    return true;
 }
 
-/* Gives the handler what has come. False when it is not to be called any more; c may be gone then. */
-static bool conn_feed(struct connection *c)
+/* Gives the handler len bytes of the pool's input. False when it is not to be called any more; c may be gone then. */
+static bool conn_feed(struct connection *c, size_t len)
 {
-    struct bytes in = conn_receive(c);
-    bool again = in.len > 0;
+    struct bytes in = { .data = c->pool->input, .len = len };
+    bool again = true;
     while (again) {
         enum handler_next next = c->settings->handler->input(&c->face, c->state, &in, &c->pool->output);
         bool full = output_full(&c->pool->output);
@@ -215,16 +236,15 @@ static bool conn_feed(struct connection *c)
             return false;
         again = full && in.len > 0 && !c->paused;
     }
-    if (in.len == INPUT_SIZE && !c->paused) {
-        conn_end(c, CONN_LIMIT);
-        return false;
-    }
-    if (in.len > 0 && evbuffer_prepend(bufferevent_get_input(c->bev), in.data, in.len) < 0) {
-        conn_end(c, CONN_ERROR);
-        return false;
-    }
-    c->unread = in.len;
-    return true;
+    return (in.len == 0 && c->unread_len == 0) || conn_keep(c, in);
+}
+
+/* Puts what was left unread in front of the pool's input; returns how much that is. */
+static size_t conn_show(struct connection *c)
+{
+    if (c->unread_len > 0)
+        memcpy(c->pool->input, c->unread, c->unread_len);
+    return c->unread_len;
 }
 
 /* The peer sends no more and the handler has seen every byte. */
@@ -236,24 +256,44 @@ static void conn_eof(struct connection *c)
     conn_act(c, next, CONN_ABORT);
 }
 
-static void on_read(struct bufferevent *bev, void *arg)
+/* The socket has no bytes to give: nothing yet (errno), its end, or an error. */
+static void conn_no_input(struct connection *c, ssize_t n)
 {
-    struct connection *c = arg;
-    c->face.now = deadline_now();
-    if (c->phase == PHASE_LINGERING) {
-        struct evbuffer *input = bufferevent_get_input(bev);
-        c->bytes_in += evbuffer_get_length(input);
-        evbuffer_drain(input, evbuffer_get_length(input));
-        conn_touch(c, LINGER_QUIET);
-    } else if (conn_feed(c)) {
-        conn_touch(c, c->settings->idle_timeout);
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return;
+    if (n < 0 || c->phase == PHASE_LINGERING) {
+        conn_end(c, n < 0 ? CONN_RESET : CONN_FINISHED);
+        return;
     }
+    c->eof = true;
+    event_del(&c->readable);
+    conn_eof(c);
 }
 
-/* All output has gone out. */
-static void on_write(struct bufferevent *bev, void *arg)
+static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
     struct connection *c = arg;
+    size_t shown = c->phase == PHASE_OPEN ? conn_show(c) : 0;
+    ssize_t n = recv(fd, c->pool->input + shown, INPUT_SIZE - shown, MSG_DONTWAIT);
+    (void)what;
+    c->face.now = deadline_now();
+    if (n <= 0) {
+        conn_no_input(c, n);
+        return;
+    }
+    c->bytes_in += (size_t)n;
+    if (c->phase == PHASE_LINGERING)
+        conn_touch(c, LINGER_QUIET);
+    else if (conn_feed(c, shown + (size_t)n))
+        conn_touch(c, c->settings->idle_timeout);
+}
+
+/* All output has gone out: the bufferevent is not needed any more, and what waited for this goes on. */
+static void on_drained(struct bufferevent *output, void *arg)
+{
+    struct connection *c = arg;
+    bufferevent_free(output);
+    c->output = NULL;
     c->face.now = deadline_now();
     if (c->phase == PHASE_FLUSHING) {
         conn_linger(c);
@@ -263,28 +303,20 @@ static void on_write(struct bufferevent *bev, void *arg)
     if (!c->paused)
         return;
     c->paused = false;
-    if (!conn_feed(c) || c->paused)
+    if ((c->unread_len > 0 && !conn_feed(c, conn_show(c))) || c->paused)
         return;
     if (c->eof)
         conn_eof(c);
     else
-        bufferevent_enable(bev, EV_READ);
+        event_add(&c->readable, NULL);
 }
 
-static void on_event(struct bufferevent *bev, short what, void *arg)
+/* The peer has reset the connection while output waited. */
+static void on_broken(struct bufferevent *output, short what, void *arg)
 {
-    struct connection *c = arg;
-    (void)bev;
-    c->face.now = deadline_now();
-    if (what & BEV_EVENT_ERROR) {
-        conn_end(c, CONN_RESET);
-    } else if (c->phase == PHASE_LINGERING) {
-        conn_end(c, CONN_FINISHED);
-    } else if (what & BEV_EVENT_EOF) {
-        c->eof = true;
-        if (!c->paused)
-            conn_eof(c);
-    }
+    (void)output;
+    (void)what;
+    conn_end(arg, CONN_RESET);
 }
 
 static void on_timeout(struct deadline *d)
@@ -326,9 +358,7 @@ int conn_pool_init(struct conn_pool *pool, struct event_base *base, struct acces
 void conn_open(struct conn_pool *pool, const struct conn_settings *settings, int fd, const struct address *peer)
 {
     struct connection *c = calloc(1, sizeof *c + settings->handler->state_size);
-    if (c != NULL)
-        c->bev = bufferevent_socket_new(pool->base, fd, BEV_OPT_CLOSE_ON_FREE);
-    if (c == NULL || c->bev == NULL) {
+    if (c == NULL || event_assign(&c->readable, pool->base, fd, EV_READ | EV_PERSIST, on_readable, c) < 0) {
         free(c);
         close(fd);
         settings->ended(settings->ended_arg);
@@ -343,12 +373,12 @@ void conn_open(struct conn_pool *pool, const struct conn_settings *settings, int
         pool->first->prev = c;
     pool->first = c;
     pool->count++;
-    bufferevent_setcb(c->bev, on_read, on_write, on_event, c);
     conn_touch(c, settings->idle_timeout);
     if (settings->handler->open != NULL &&
         !conn_act(c, settings->handler->open(&c->face, c->state, settings->shared, &pool->output), CONN_ABORT))
         return;
-    bufferevent_enable(c->bev, EV_READ);
+    if (!c->paused && event_add(&c->readable, NULL) < 0)
+        conn_end(c, CONN_ERROR);
 }
 
 void conn_pool_drain(struct conn_pool *pool)

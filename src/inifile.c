@@ -170,6 +170,7 @@ int inifile_read(struct inifile *file, const char *text, size_t len, inifile_rep
         read_line(&r, text, (size_t)(stop - text) - (stop > text && stop[-1] == '\r' ? 1 : 0));
         text = stop + 1;
     }
+    file->lines = r.line;
     return r.no_memory ? -1 : 0;
 }
 

@@ -22,6 +22,7 @@ struct inifile_section {
 struct inifile {
     struct inifile_section *sections;
     size_t count;
+    unsigned lines; /* of the text */
 };
 
 /* Is told every error: the line it is in, and a sentence. */

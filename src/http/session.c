@@ -151,13 +151,59 @@ static enum step hold(struct http_session *s, struct conn *conn, struct bytes he
     return STEP_NEXT;
 }
 
+/*
+ * The last head without a body that this thread has parsed. Clients send the same one again and again, health checks
+ * and load tests above all; and what a head means follows from its bytes and the limits alone.
+ */
+static _Thread_local struct {
+    struct http_limits limits;
+    struct http_request request; /* its bytes lie in head */
+    size_t len;                  /* 0: there is none */
+    char head[1024];
+} last;
+
+static enum http_parsed recall_head(const struct http_limits *limits, struct bytes *in, struct http_request *request)
+{
+    if (last.len == 0 || in->len < last.len || memcmp(in->data, last.head, last.len) != 0 ||
+        memcmp(limits, &last.limits, sizeof *limits) != 0)
+        return HTTP_MORE;
+    *request = last.request;
+    bytes_skip(in, last.len);
+    return HTTP_COMPLETE;
+}
+
+static void remember_head(const struct http_limits *limits, struct bytes head, const struct http_request *request)
+{
+    if (head.len > sizeof last.head)
+        return;
+    last.limits = *limits;
+    last.len = head.len;
+    memcpy(last.head, head.data, head.len);
+    last.request = *request;
+    struct bytes *parts[] = { &last.request.method, &last.request.target, &last.request.uri, &last.request.fields };
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        parts[i]->data = last.head + (parts[i]->data - head.data);
+}
+
+static enum http_parsed parse_head(struct http_session *s, struct bytes *in, struct http_request *request)
+{
+    struct bytes head = *in;
+    if (s->parser.scanned == 0 && recall_head(limits_of(s), in, request) == HTTP_COMPLETE)
+        return HTTP_COMPLETE;
+    enum http_parsed parsed = http_parser_head(&s->parser, limits_of(s), in, request);
+    head.len -= in->len;
+    if (parsed == HTTP_COMPLETE && !request->body)
+        remember_head(limits_of(s), head, request);
+    return parsed;
+}
+
 static enum step take_head(struct http_session *s, struct conn *conn, struct bytes *in, struct output *out)
 {
     struct http_request request;
     struct bytes head = *in;
     if (s->began == 0)
         s->began = conn->now;
-    switch (http_parser_head(&s->parser, limits_of(s), in, &request)) {
+    switch (parse_head(s, in, &request)) {
     case HTTP_MORE:
         return STEP_MORE;
     case HTTP_REFUSED:
