@@ -1,6 +1,5 @@
 #include "bytes.h"
 
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,7 +50,7 @@ static bool output_append(struct output *out, const char *data, size_t len)
         last->iov_len += len;
     else if (out->count < OUTPUT_VECTORS)
         /* the cast: sendmsg reads through this pointer, it never writes */
-        out->vec[out->count++] = (struct iovec){ .iov_base = (void *)(uintptr_t)data, .iov_len = len };
+        out->vec[out->count++] = (struct iovec){ .iov_base = (void *)data, .iov_len = len };
     else
         return false;
     out->len += len;

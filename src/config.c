@@ -232,7 +232,7 @@ static void load_listener(struct loader *l, const struct inifile_section *sectio
         for (size_t i = 0; i < listener->address_count; i++)
             check_overlap(l, listener, i, address->line);
     }
-    if (l->error_count == errors && listener->handler->start != NULL &&
+    if (l->error_count == errors && listener->handler != NULL && listener->handler->start != NULL &&
         listener->handler->start(listener->handler_settings, &listener->shared, err, sizeof err) < 0)
         fail(l, section->line, "%s", err);
 }
@@ -319,7 +319,7 @@ struct config *config_load(const char *path, const char *builtin, const struct h
     size_t len = strlen(builtin);
     char *text = path != NULL ? read_file(path, &len) : NULL;
     if (path != NULL && text == NULL)
-        fail(&l, 0, "cannot be read: %s", strerror(errno));
+        fail(&l, 0, "cannot be read: %m");
     else
         load_text(&l, path != NULL ? text : builtin, len);
     free(text);
@@ -371,13 +371,13 @@ static const struct inifile_section *find_section(const struct config *config, c
 void config_dump(const struct config *config, FILE *out)
 {
     /* the cast: a binding serves reading and writing; dumping only reads */
-    const struct binding server[] = { { server_options, (void *)(uintptr_t)&config->server }, { 0 } };
+    const struct binding server[] = { { server_options, (void *)&config->server }, { 0 } };
     fputs("[server]\n", out);
     dump_section(config, find_section(config, "server", ""), server, out);
     for (size_t i = 0; i < config->count; i++) {
         const struct config_listener *listener = &config->listeners[i];
         const struct binding bindings[] = {
-            { listener_options, (void *)(uintptr_t)&listener->settings },
+            { listener_options, (void *)&listener->settings },
             { listener->handler->options, listener->handler_settings },
             { 0 },
         };

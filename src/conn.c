@@ -102,19 +102,22 @@ static void conn_end(struct connection *c, enum conn_reason reason)
     settings->ended(settings->ended_arg);
 }
 
-/* A byte moved: the idle deadline starts anew. */
-static void conn_touch(struct connection *c, uint64_t milliseconds)
+/* A byte moved: the idle deadline starts anew. False when memory ran out, which it can for a new duration only. */
+static bool conn_touch(struct connection *c, uint64_t milliseconds)
 {
     c->unsent_was = conn_unsent(c);
-    deadline_set(&c->pool->idle, &c->idle, c->face.now, (int64_t)milliseconds * NANOSECONDS);
+    return deadline_set(&c->pool->idle, &c->idle, c->face.now, (int64_t)milliseconds * NANOSECONDS) == 0;
 }
 
-static void conn_set_timeout(struct connection *c, uint64_t milliseconds)
+/* Grants the handler's wish, if it has one. False when memory ran out. */
+static bool conn_grant_timeout(struct connection *c)
 {
-    if (milliseconds == 0)
+    bool wish = c->face.timeout_set;
+    c->face.timeout_set = false;
+    if (wish && c->face.timeout == 0)
         deadline_unset(&c->timeout);
-    else
-        deadline_set(&c->pool->timeout, &c->timeout, c->face.now, (int64_t)milliseconds * NANOSECONDS);
+    return !wish || c->face.timeout == 0 ||
+           deadline_set(&c->pool->timeout, &c->timeout, c->face.now, (int64_t)c->face.timeout * NANOSECONDS) == 0;
 }
 
 /* Closes our side, keeping what we sent safe from a reset: a socket closed with unread input resets (RFC 9112 9.6). */
@@ -126,9 +129,9 @@ static void conn_linger(struct connection *c)
     }
     c->phase = PHASE_LINGERING;
     shutdown(conn_fd(c), SHUT_WR);
-    conn_touch(c, LINGER_QUIET);
-    conn_set_timeout(c, LINGER_TOTAL);
-    event_add(&c->readable, NULL);
+    conn_timeout(&c->face, LINGER_TOTAL);
+    if (!conn_grant_timeout(c) || !conn_touch(c, LINGER_QUIET) || event_add(&c->readable, NULL) < 0)
+        conn_end(c, CONN_ERROR);
 }
 
 /* Sends what the socket takes of the list now. Returns how much that was, or -1 when the connection is broken. */
@@ -166,7 +169,7 @@ static bool conn_flush(struct connection *c, struct output *out, enum conn_reaso
 {
     ssize_t sent = c->output == NULL ? conn_send(c, out) : 0;
     *reason = sent < 0 ? CONN_RESET : CONN_ERROR;
-    if (sent < 0 || out->failed)
+    if (sent < 0)
         return false;
     c->bytes_out += out->len;
     return (size_t)sent == out->len || conn_queue(c, out, (size_t)sent);
@@ -176,21 +179,21 @@ static bool conn_flush(struct connection *c, struct output *out, enum conn_reaso
 static bool conn_act(struct connection *c, enum handler_next next, enum conn_reason aborted)
 {
     struct output *out = &c->pool->output;
-    enum conn_reason reason = aborted;
-    bool sound = next != HANDLER_ABORT && (out->len == 0 || conn_flush(c, out, &reason));
+    enum conn_reason reason = out->failed ? CONN_ERROR : aborted;
+    bool sound = next != HANDLER_ABORT && !out->failed && (out->len == 0 || conn_flush(c, out, &reason));
     if (out->len > 0 || out->failed)
         output_reset(out);
+    if (sound && !conn_grant_timeout(c)) {
+        sound = false;
+        reason = CONN_ERROR;
+    }
     if (!sound) {
         conn_end(c, reason);
         return false;
     }
-    if (c->face.timeout_set) {
-        c->face.timeout_set = false;
-        conn_set_timeout(c, c->face.timeout);
-    }
     if (next == HANDLER_FINISH) {
         c->phase = PHASE_FLUSHING;
-        conn_set_timeout(c, 0);
+        deadline_unset(&c->timeout);
         event_del(&c->readable);
         if (c->output == NULL)
             conn_linger(c);
@@ -303,11 +306,9 @@ static void on_drained(struct bufferevent *output, void *arg)
     if (!c->paused)
         return;
     c->paused = false;
-    if ((c->unread_len > 0 && !conn_feed(c, conn_show(c))) || c->paused)
+    if (c->unread_len > 0 && !conn_feed(c, conn_show(c)))
         return;
-    if (c->eof)
-        conn_eof(c);
-    else
+    if (!c->paused && !c->eof)
         event_add(&c->readable, NULL);
 }
 
@@ -373,7 +374,10 @@ void conn_open(struct conn_pool *pool, const struct conn_settings *settings, int
         pool->first->prev = c;
     pool->first = c;
     pool->count++;
-    conn_touch(c, settings->idle_timeout);
+    if (!conn_touch(c, settings->idle_timeout)) {
+        conn_end(c, CONN_ERROR);
+        return;
+    }
     if (settings->handler->open != NULL &&
         !conn_act(c, settings->handler->open(&c->face, c->state, settings->shared, &pool->output), CONN_ABORT))
         return;
@@ -381,25 +385,43 @@ void conn_open(struct conn_pool *pool, const struct conn_settings *settings, int
         conn_end(c, CONN_ERROR);
 }
 
+/* Whether the handler is called when bytes come. */
+static bool conn_listens(const struct connection *c)
+{
+    return c->phase == PHASE_OPEN && !c->paused && !c->eof;
+}
+
+static void conn_drain(struct connection *c)
+{
+    enum handler_next verdict = HANDLER_FINISH;
+    c->face.now = deadline_now();
+    if (c->settings->handler->drain != NULL)
+        verdict = c->settings->handler->drain(&c->face, c->state, &c->pool->output);
+    conn_act(c, verdict, CONN_DRAIN);
+}
+
 void conn_pool_drain(struct conn_pool *pool)
 {
+    /* first what has come already: a request that waits in the socket is in flight */
     for (struct connection *c = pool->first, *next; c != NULL; c = next) {
-        enum handler_next verdict = HANDLER_FINISH;
         next = c->next;
-        c->face.now = deadline_now();
         c->face.draining = true;
-        if (c->phase != PHASE_OPEN)
-            continue;
-        if (c->settings->handler->drain != NULL)
-            verdict = c->settings->handler->drain(&c->face, c->state, &pool->output);
-        conn_act(c, verdict, CONN_DRAIN);
+        if (conn_listens(c))
+            on_readable(conn_fd(c), EV_READ, c);
+    }
+    for (struct connection *c = pool->first, *next; c != NULL; c = next) {
+        next = c->next;
+        if (c->phase == PHASE_OPEN)
+            conn_drain(c);
     }
 }
 
 void conn_pool_abort(struct conn_pool *pool)
 {
-    while (pool->first != NULL)
-        conn_end(pool->first, CONN_DRAIN);
+    for (struct connection *c = pool->first, *next; c != NULL; c = next) {
+        next = c->next;
+        conn_end(c, CONN_DRAIN);
+    }
 }
 
 void conn_pool_free(struct conn_pool *pool)

@@ -85,7 +85,7 @@ int listener_bind(const struct address *address, int *fds, size_t count, struct 
     } else {
         close(fd);
         for (; made < count; made++)
-            if ((fds[made] = fd = socket_open(bound, true)) < 0)
+            if ((fds[made] = socket_open(bound, true)) < 0)
                 goto failed;
     }
     for (size_t i = 0; i < count; i++)

@@ -120,6 +120,7 @@ static void line_fields(struct line *line, const struct log_field *field, bool j
     }
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): it is written to through struct line */
 size_t log_render(char *buf, const char *level, const char *message, const struct log_field *fields)
 {
     bool json = atomic_load_explicit(&current_format, memory_order_relaxed) == FORMAT_JSON;
@@ -187,5 +188,6 @@ struct log_field log_duration(const char *key, int64_t nanoseconds)
 
 struct log_field log_errno(int error)
 {
-    return log_text("error", strerror(error)); /* thread-safe in glibc 2.32 and later, and in musl */
+    /* thread-safe in glibc 2.32 and later, and in musl: NOLINTNEXTLINE(concurrency-mt-unsafe) */
+    return log_text("error", strerror(error));
 }

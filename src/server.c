@@ -96,7 +96,7 @@ static void on_stop(evutil_socket_t sig, short what, void *arg)
     struct server *server = arg;
     (void)what;
     if (server->draining) {
-        log_event(LEVEL_NOTICE, "stopped at once", log_text("signal", strsignal(sig)),
+        log_event(LEVEL_NOTICE, "stopped at once", log_text("signal", sig == SIGTERM ? "SIGTERM" : "SIGINT"),
                   log_number("connections", atomic_load(&server->admission.open)));
         _exit(0); /* whatever a worker does: the second signal waits for nobody */
     }

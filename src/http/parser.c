@@ -201,6 +201,18 @@ static void gate_field_start(struct http_parser *parser, const struct http_limit
         refuse(parser, 431, "there are too many field lines");
 }
 
+/* If there is a byte at i, it must be this one, and the gate moves on. Returns the position behind it. */
+static size_t gate_expect(struct http_parser *parser, const unsigned char *p, size_t i, size_t end, char byte,
+                          enum gate next, const char *why)
+{
+    if (i == end)
+        return i;
+    parser->gate = (uint8_t)next;
+    if (p[i] != (unsigned char)byte)
+        refuse(parser, 400, why);
+    return i + 1;
+}
+
 /* Field lines up to the empty line. True when they are complete; parser->scanned is behind them then. */
 static bool gate_fields(struct http_parser *parser, const struct http_limits *limits, const unsigned char *p,
                         size_t len)
@@ -220,25 +232,16 @@ static bool gate_fields(struct http_parser *parser, const struct http_limits *li
             break;
         case GATE_NAME:
             i = span(p, i, end, IN_TOKEN);
-            if (i == end)
-                break;
-            parser->gate = GATE_VALUE;
-            if (p[i++] != ':')
-                refuse(parser, 400, "a field name is not followed by a colon at once");
+            i = gate_expect(parser, p, i, end, ':', GATE_VALUE, "a field name is not followed by a colon at once");
             break;
         case GATE_VALUE:
             i = span(p, i, end, IN_VALUE);
-            if (i == end)
-                break;
-            parser->gate = GATE_VALUE_LF;
-            if (p[i++] != '\r')
-                refuse(parser, 400, "a field value holds a control character or a bare LF");
+            i = gate_expect(parser, p, i, end, '\r', GATE_VALUE_LF,
+                            "a field value holds a control character or a bare LF");
             break;
         default:
             done = parser->gate == GATE_END_LF;
-            parser->gate = GATE_FIELD;
-            if (p[i++] != '\n')
-                refuse(parser, 400, "a CR stands without its LF");
+            i = gate_expect(parser, p, i, end, '\n', GATE_FIELD, "a CR stands without its LF");
         }
     }
     parser->scanned = (uint32_t)i;
