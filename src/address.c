@@ -12,18 +12,19 @@
 static int address_split(const char *text, char host[HOST_MAX], const char **port, char *err, size_t errlen)
 {
     const char *begin = text, *end, *colon = strrchr(text, ':');
+    bool sound = strpbrk(text, " \t") == NULL;
     if (text[0] == '[') {
         begin = text + 1;
         end = strchr(text, ']');
         colon = end != NULL && end[1] == ':' ? end + 1 : NULL;
     } else {
         end = colon;
-        if (colon != NULL && memchr(text, ':', (size_t)(colon - text)) != NULL) {
+        if (sound && colon != NULL && memchr(text, ':', (size_t)(colon - text)) != NULL) {
             snprintf(err, errlen, "\"%s\" needs brackets around the IPv6 address, as in [::1]:8888", text);
             return -1;
         }
     }
-    if (colon == NULL || end == begin || colon[1] == '\0') {
+    if (!sound || colon == NULL || end == begin || colon[1] == '\0') {
         snprintf(err, errlen, "\"%s\" is not HOST:PORT or [V6]:PORT", text);
         return -1;
     }

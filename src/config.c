@@ -122,12 +122,17 @@ static void apply_row(struct loader *l, const struct inifile_section *section, c
         fail(l, entry != NULL ? entry->line : 0, "%s: %s", row->name, err);
 }
 
-/* Fills the structs from the section and refuses what no table knows. section NULL: all defaults. */
+/* Fills the structs from the section. section NULL: all defaults. */
 static void apply_section(struct loader *l, const struct inifile_section *section, const struct binding *bindings)
 {
-    for (const struct binding *b = bindings; b->table != NULL; b++)
-        for (const struct option_row *row = b->table; row->name != NULL; row++)
-            apply_row(l, section, row, b);
+    for (; bindings->table != NULL; bindings++)
+        for (const struct option_row *row = bindings->table; row->name != NULL; row++)
+            apply_row(l, section, row, bindings);
+}
+
+/* Refuses the keys that no table knows. */
+static void check_keys(struct loader *l, const struct inifile_section *section, const struct binding *bindings)
+{
     for (size_t i = 0; section != NULL && i < section->count; i++) {
         const struct inifile_entry *entry = &section->entries[i];
         bool known = false;
@@ -147,6 +152,7 @@ static void load_server(struct loader *l, const struct inifile_section *section)
     struct server_settings *server = &l->config->server;
     const struct binding bindings[] = { { server_options, server }, { 0 } };
     apply_section(l, section, bindings);
+    check_keys(l, section, bindings);
     const char *log = server->access_log;
     const struct inifile_entry *entry = find_entry(section, "access_log");
     if (log != NULL && strcmp(log, "off") != 0 && strcmp(log, "stderr") != 0 && log[0] != '/')
@@ -161,7 +167,8 @@ static void load_addresses(struct loader *l, struct config_listener *listener, u
     listener->addresses = calloc(ADDRESSES_MAX, sizeof *listener->addresses);
     for (char *item = strsep(&rest, ","); item != NULL && listener->addresses != NULL; item = strsep(&rest, ",")) {
         item += strspn(item, " \t");
-        item[strcspn(item, " \t")] = '\0';
+        for (size_t len = strlen(item); len > 0 && (item[len - 1] == ' ' || item[len - 1] == '\t'); len--)
+            item[len - 1] = '\0';
         size_t room = ADDRESSES_MAX - listener->address_count;
         int n = address_parse(item, listener->addresses + listener->address_count, (int)room, err, sizeof err);
         if (n < 0)
@@ -222,11 +229,11 @@ static void load_listener(struct loader *l, const struct inifile_section *sectio
         { listener->handler != NULL ? listener->handler->options : NULL, listener->handler_settings },
         { 0 },
     };
-    if (handler != NULL && listener->handler == NULL && handler->value[0] != '\0') {
-        unknown_handler(l, handler->line, handler->value);
-        return; /* which keys it may hold is not known either */
-    }
     apply_section(l, section, bindings);
+    if (listener->handler != NULL) /* else which keys it may hold is not known */
+        check_keys(l, section, bindings);
+    else if (handler != NULL && handler->value[0] != '\0')
+        unknown_handler(l, handler->line, handler->value);
     if (address != NULL && listener->settings.address != NULL) {
         load_addresses(l, listener, address->line);
         for (size_t i = 0; i < listener->address_count; i++)
@@ -319,7 +326,7 @@ struct config *config_load(const char *path, const char *builtin, const struct h
     size_t len = strlen(builtin);
     char *text = path != NULL ? read_file(path, &len) : NULL;
     if (path != NULL && text == NULL)
-        fail(&l, 0, "cannot be read: %m");
+        fail(&l, 0, "cannot be read: %s", log_errno(errno).text);
     else
         load_text(&l, path != NULL ? text : builtin, len);
     free(text);

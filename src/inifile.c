@@ -22,7 +22,8 @@ struct reader {
     inifile_report *report;
     void *arg;
     unsigned line;
-    bool heard; /* inih has called back for this line */
+    bool heard;    /* inih has called back for this line */
+    bool skipping; /* entries of a section whose line is wrong: one error is enough */
     bool no_memory;
 };
 
@@ -87,6 +88,8 @@ static int on_key(void *arg, const char *section, const char *key, const char *v
         add_section(r, section);
     else if (key[0] == '\0')
         complain(r, "the name of the key is missing in front of \"%s\"", value);
+    else if (r->skipping)
+        return 1;
     else if (r->section == NULL)
         complain(r, "%s stands before the first section", key);
     else
@@ -97,8 +100,8 @@ static int on_key(void *arg, const char *section, const char *key, const char *v
 /* A section line is [NAME], and behind it nothing but a comment. */
 static bool section_is_sound(struct reader *r, const char *line)
 {
-    const char *end = strchr(line, ']');
-    if (end == NULL)
+    const char *end = strchr(line, ']'), *comment = strstr(line, " ;");
+    if (end == NULL || (comment != NULL && comment < end))
         complain(r, "\"%s\" lacks the closing bracket of a section", line);
     else if (end - line - 1 > SECTION_MAX_BYTES)
         complain(r, "the name of the section is too long");
@@ -146,7 +149,8 @@ static void read_line(struct reader *r, const char *line, size_t len)
         return;
     }
     if (text[0] == '[') {
-        if (!section_is_sound(r, text))
+        r->skipping = !section_is_sound(r, text);
+        if (r->skipping)
             return;
         snprintf(text + len, sizeof text - len, "\n%s=\n", SECTION_MARK);
     }

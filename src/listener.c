@@ -53,17 +53,18 @@ static int set_flag(int fd, int level, int name)
 
 static int socket_bind(int fd, const struct address *address, bool shared)
 {
-    if (set_flag(fd, SOL_SOCKET, SO_REUSEADDR) < 0 || (shared && set_flag(fd, SOL_SOCKET, SO_REUSEPORT) < 0) ||
-        (address->sa.any.sa_family == AF_INET6 && set_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY) < 0))
+    bool v6 = address->sa.any.sa_family == AF_INET6;
+    if (set_flag(fd, SOL_SOCKET, SO_REUSEADDR) < 0 || set_flag(fd, IPPROTO_TCP, TCP_NODELAY) < 0 ||
+        (v6 && set_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY) < 0) || (shared && set_flag(fd, SOL_SOCKET, SO_REUSEPORT) < 0))
         return -1;
     return bind(fd, &address->sa.any, address->len);
 }
 
-/* A new socket, bound; accepted sockets inherit TCP_NODELAY from it. */
+/* A new listening socket; accepted sockets inherit TCP_NODELAY from it. */
 static int socket_open(const struct address *address, bool shared)
 {
     int fd = socket(address->sa.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && (set_flag(fd, IPPROTO_TCP, TCP_NODELAY) < 0 || socket_bind(fd, address, shared) < 0)) {
+    if (fd >= 0 && (socket_bind(fd, address, shared) < 0 || listen(fd, BACKLOG) < 0)) {
         int error = errno;
         close(fd);
         errno = error;
@@ -72,32 +73,35 @@ static int socket_open(const struct address *address, bool shared)
     return fd;
 }
 
+/*
+ * The first socket listens without SO_REUSEPORT, so that it fails when anybody else listens there. It gets the option
+ * when the address is ours, so that the others can join it: two daemons that start at one moment cannot share.
+ */
+static int open_all(const struct address *address, int *fds, size_t count, size_t *made, struct address *bound)
+{
+    *bound = *address;
+    bound->len = sizeof bound->sa;
+    fds[0] = socket_open(address, false);
+    if (fds[0] < 0)
+        return -1;
+    *made = 1;
+    if (getsockname(fds[0], &bound->sa.any, &bound->len) < 0 ||
+        (count > 1 && set_flag(fds[0], SOL_SOCKET, SO_REUSEPORT) < 0))
+        return -1;
+    for (; *made < count; ++*made)
+        if ((fds[*made] = socket_open(bound, true)) < 0)
+            return -1;
+    return 0;
+}
+
 int listener_bind(const struct address *address, int *fds, size_t count, struct address *bound)
 {
     size_t made = 0;
-    int error, fd = socket_open(address, false); /* alone: fails when anybody else listens there */
-    *bound = *address;
-    bound->len = sizeof bound->sa;
-    if (fd < 0 || getsockname(fd, &bound->sa.any, &bound->len) < 0)
-        goto failed;
-    if (count == 1) {
-        fds[made++] = fd;
-    } else {
-        close(fd);
-        for (; made < count; made++)
-            if ((fds[made] = socket_open(bound, true)) < 0)
-                goto failed;
-    }
-    for (size_t i = 0; i < count; i++)
-        if (listen(fds[i], BACKLOG) < 0)
-            goto failed;
-    return 0;
-failed:
-    error = errno;
-    while (made > 0)
+    int result = open_all(address, fds, count, &made, bound), error = errno;
+    while (result < 0 && made > 0)
         close(fds[--made]);
     errno = error;
-    return -1;
+    return result;
 }
 
 static void listener_open(struct listener *listener, int fd, const struct address *peer)
