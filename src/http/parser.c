@@ -1,6 +1,8 @@
 #include "http/parser.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
+#include <llhttp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -260,7 +262,6 @@ struct reading {
     bool host_bad, length_bad, coding_bad, coding_unknown, chunked;
     bool close, keep_alive, expect, expect_unknown;
     uint64_t length; /* Content-Length */
-    uint64_t chunk;  /* size of the chunk that began last */
 };
 
 /* 1*DIGIT (RFC 9110 section 8.6), within 63 bits. */
@@ -287,8 +288,18 @@ static bool address_is_v6(const char *begin, const char *end)
     return inet_pton(AF_INET6, text, &address) == 1;
 }
 
-/* uri-host [ ":" port ] (RFC 9110 section 7.2). An empty host is for the caller to judge. */
-static bool host_is_sound(struct bytes host)
+/* Each % begins an escape of two digits (RFC 3986 section 2.1). */
+static bool escapes_are_whole(struct bytes text)
+{
+    for (size_t i = 0; i < text.len; i++)
+        if (text.data[i] == '%' && (text.len - i < 3 || !isxdigit((unsigned char)text.data[i + 1]) ||
+                                    !isxdigit((unsigned char)text.data[i + 2])))
+            return false;
+    return true;
+}
+
+/* uri-host [ ":" port ] (RFC 9110 section 7.2). *host_len and *port take the lengths of host and port. */
+static bool host_is_sound(struct bytes host, size_t *host_len, struct bytes *port)
 {
     const unsigned char *p = (const unsigned char *)host.data;
     size_t i = 0;
@@ -300,11 +311,13 @@ static bool host_is_sound(struct bytes host)
     } else {
         i = span(p, 0, host.len, IN_HOST);
     }
+    *host_len = i;
     if (i < host.len && p[i++] != ':')
         return false;
-    while (i < host.len && p[i] >= '0' && p[i] <= '9')
+    *port = (struct bytes){ .data = host.data + i, .len = host.len - i };
+    while (i < host.len && isdigit(p[i]))
         i++;
-    return i == host.len;
+    return i == host.len && escapes_are_whole((struct bytes){ .data = host.data, .len = *host_len });
 }
 
 /* Every coding must be known to us, and chunked, once, be the last (RFC 9112 section 6.1). */
@@ -335,17 +348,19 @@ static void read_expect(struct reading *r, struct bytes list)
 {
     struct bytes expectation;
     while (list_next(&list, &expectation)) {
-        r->expect = true;
-        r->expect_unknown = r->expect_unknown || !bytes_are(expectation, "100-continue");
+        r->expect = r->expect || expectation.len > 0;
+        r->expect_unknown = r->expect_unknown || (expectation.len > 0 && !bytes_are(expectation, "100-continue"));
     }
 }
 
 /* A field is complete. */
 static void read_field(struct reading *r)
 {
+    struct bytes port;
+    size_t host_len;
     if (bytes_are(r->name, "host")) {
         r->hosts++;
-        r->host_bad = r->host_bad || !host_is_sound(r->value);
+        r->host_bad = r->host_bad || !host_is_sound(r->value, &host_len, &port);
     } else if (bytes_are(r->name, "content-length")) {
         r->lengths++;
         r->length_bad = r->length_bad || !parse_length(r->value, &r->length);
@@ -382,18 +397,10 @@ static int on_headers_complete(llhttp_t *llhttp)
     return HPE_PAUSED;
 }
 
-static int on_chunk_header(llhttp_t *llhttp)
-{
-    struct reading *r = llhttp->data;
-    r->chunk = llhttp->content_length;
-    return r->chunk == 0 || r->chunk > r->limits->body ? HPE_PAUSED : 0;
-}
-
 static const llhttp_settings_t callbacks = {
     .on_header_field = on_field,
     .on_header_value = on_value,
     .on_headers_complete = on_headers_complete,
-    .on_chunk_header = on_chunk_header,
 };
 
 /* --- A head ------------------------------------------------------------------------------------------------------ */
@@ -418,28 +425,53 @@ static enum http_parsed refuse_llhttp(struct http_parser *parser, llhttp_errno_t
     }
 }
 
-/* Escapes are whole, and brackets stand in an authority only (RFC 3986 section 2.1 and appendix A). */
+/* Path and query: escapes are whole, and brackets stand in an authority only (RFC 3986 appendix A). */
 static bool uri_is_sound(struct bytes uri)
 {
-    static const char hex[] = "0123456789abcdefABCDEF";
     const unsigned char *p = (const unsigned char *)uri.data;
-    size_t i = 0;
-    while ((i = span(p, i, uri.len, IN_PATH)) < uri.len) {
-        if (p[i] != '%' || uri.len - i < 3 || memchr(hex, p[i + 1], sizeof hex - 1) == NULL ||
-            memchr(hex, p[i + 2], sizeof hex - 1) == NULL)
-            return false;
-        i += 3;
-    }
-    return true;
+    size_t end = span(p, 0, uri.len, IN_PATH);
+    while (end < uri.len && p[end] == '%')
+        end = span(p, end + 1, uri.len, IN_PATH);
+    return end == uri.len && escapes_are_whole(uri);
+}
+
+/* authority-form: host and port must both be there (RFC 9112 section 3.2.3). */
+static bool authority_is_sound(struct bytes authority)
+{
+    struct bytes port;
+    size_t host_len, digit = 0, number = 0;
+    if (!host_is_sound(authority, &host_len, &port) || host_len == 0 || port.len == 0)
+        return false;
+    while (digit < port.len && number <= 65535)
+        number = number * 10 + (size_t)(port.data[digit++] - '0');
+    return number <= 65535;
+}
+
+/* absolute-form; leaves path and query in *uri. */
+static bool absolute_split(struct bytes target, struct bytes *uri)
+{
+    struct bytes host, port;
+    size_t scheme = target.len > 7 && strncasecmp(target.data, "http://", 7) == 0    ? 7
+                    : target.len > 8 && strncasecmp(target.data, "https://", 8) == 0 ? 8
+                                                                                     : 0,
+           host_len;
+    bytes_skip(&target, scheme);
+    host = *uri = target;
+    while (uri->len > 0 && uri->data[0] != '/' && uri->data[0] != '?')
+        bytes_skip(uri, 1);
+    host.len -= uri->len;
+    if (uri->len == 0) /* the path is "/": that of the scheme's two which is nearer */
+        *uri = (struct bytes){ .data = target.data - 1, .len = 1 };
+    return scheme > 0 && host_is_sound(host, &host_len, &port) && host_len > 0 && uri_is_sound(*uri);
 }
 
 /* The four forms of RFC 9112 section 3.2. Leaves path and query in *uri; len 0 when the form has none. */
 static bool target_split(struct bytes method, struct bytes target, struct bytes *uri)
 {
     *uri = target;
-    if (bytes_are(method, "CONNECT")) { /* authority-form */
+    if (bytes_are(method, "CONNECT")) {
         uri->len = 0;
-        return memchr(target.data, ':', target.len) != NULL && host_is_sound(target);
+        return authority_is_sound(target);
     }
     if (target.data[0] == '/') /* origin-form */
         return uri_is_sound(target);
@@ -447,17 +479,7 @@ static bool target_split(struct bytes method, struct bytes target, struct bytes 
         uri->len = 0;
         return bytes_are(method, "OPTIONS");
     }
-    size_t scheme = target.len > 7 && strncasecmp(target.data, "http://", 7) == 0    ? 7
-                    : target.len > 8 && strncasecmp(target.data, "https://", 8) == 0 ? 8
-                                                                                     : 0;
-    if (scheme == 0)
-        return false;
-    bytes_skip(uri, scheme); /* absolute-form */
-    struct bytes host = *uri;
-    while (uri->len > 0 && uri->data[0] != '/' && uri->data[0] != '?')
-        bytes_skip(uri, 1);
-    host.len -= uri->len;
-    return host.len > 0 && host.data[0] != ':' && host_is_sound(host) && uri_is_sound(*uri);
+    return absolute_split(target, uri);
 }
 
 /* How long the body is (RFC 9112 section 6.3). */
@@ -501,14 +523,18 @@ static enum http_parsed head_check(struct http_parser *parser, const struct http
     return HTTP_COMPLETE;
 }
 
-/* Keeps llhttp where it stands, behind the head, for the chunks. */
-static enum http_parsed keep_llhttp(struct http_parser *parser, const llhttp_t *llhttp)
+static llhttp_errno_t llhttp_read(struct reading *r, const char *p, size_t len)
 {
-    parser->llhttp = malloc(sizeof *llhttp);
-    if (parser->llhttp == NULL)
-        return refuse(parser, 500, "out of memory");
-    *parser->llhttp = *llhttp;
-    return HTTP_COMPLETE;
+    llhttp_t llhttp;
+    char *spaced = memchr(p, '\t', len) != NULL ? malloc(len) : NULL;
+    /* llhttp 8.1 refuses a tab around Content-Length; white space is all one there (RFC 9110 section 5.6.3) */
+    for (size_t i = 0; spaced != NULL && i < len; i++)
+        spaced[i] = (char)(p[i] == '\t' ? ' ' : p[i]);
+    llhttp_init(&llhttp, HTTP_REQUEST, &callbacks);
+    llhttp.data = r;
+    llhttp_errno_t error = llhttp_execute(&llhttp, spaced != NULL ? spaced : p, len);
+    free(spaced);
+    return error;
 }
 
 /* The whole head lies in p: takes it apart. */
@@ -521,15 +547,10 @@ static enum http_parsed head_read(struct http_parser *parser, const struct http_
     request->target = (struct bytes){ .data = p + parser->target_begin, .len = version - parser->target_begin };
     request->fields = (struct bytes){ .data = p + parser->fields_begin,
                                       .len = parser->scanned - parser->fields_begin - strlen("\r\n") };
-    llhttp_t llhttp;
-    llhttp_init(&llhttp, HTTP_REQUEST, &callbacks);
-    llhttp.data = &r;
-    llhttp_errno_t error = llhttp_execute(&llhttp, p, parser->scanned);
+    llhttp_errno_t error = llhttp_read(&r, p, parser->scanned);
     if (error != HPE_PAUSED)
         return refuse_llhttp(parser, error);
-    if (head_check(parser, limits, &r, request) == HTTP_REFUSED)
-        return HTTP_REFUSED;
-    return parser->body == BODY_CHUNKS ? keep_llhttp(parser, &llhttp) : HTTP_COMPLETE;
+    return head_check(parser, limits, &r, request);
 }
 
 enum http_parsed http_parser_head(struct http_parser *parser, const struct http_limits *limits, struct bytes *in,
@@ -561,27 +582,125 @@ static enum http_parsed body_length(struct http_parser *parser, struct bytes *in
     return parser->length == 0 ? HTTP_COMPLETE : HTTP_MORE;
 }
 
+/* Takes one byte off the line if it is this one. */
+static bool take(struct bytes *line, char byte)
+{
+    bool there = line->len > 0 && line->data[0] == byte;
+    if (there)
+        bytes_skip(line, 1);
+    return there;
+}
+
+static void take_white_space(struct bytes *line)
+{
+    while (take(line, ' ') || take(line, '\t'))
+        ;
+}
+
+static bool take_token(struct bytes *line)
+{
+    size_t len = span((const unsigned char *)line->data, 0, line->len, IN_TOKEN);
+    bytes_skip(line, len);
+    return len > 0;
+}
+
+/* quoted-string, its opening quote taken already (RFC 9110 section 5.6.4) */
+static bool take_quoted(struct bytes *line)
+{
+    while (line->len > 0 && (byte_sets[(unsigned char)line->data[0]] & IN_VALUE) != 0) {
+        if (take(line, '"'))
+            return true;
+        take(line, '\\');
+        if (line->len > 0 && (byte_sets[(unsigned char)line->data[0]] & IN_VALUE) != 0)
+            bytes_skip(line, 1);
+    }
+    return false;
+}
+
+/* 1*HEXDIG, within 64 bits */
+static bool take_size(struct bytes *line, uint64_t *size)
+{
+    size_t digits = 0;
+    for (*size = 0; line->len > 0 && isxdigit((unsigned char)line->data[0]); digits++) {
+        char digit = line->data[0];
+        uint64_t value = (uint64_t)(digit <= '9' ? digit - '0' : (digit | 0x20) - 'a' + 10);
+        if (*size > UINT64_MAX / 16)
+            return false;
+        *size = *size * 16 + value;
+        bytes_skip(line, 1);
+    }
+    return digits > 0;
+}
+
+/* chunk-size [ chunk-ext ] (RFC 9112 section 7.1); the line is given without its CRLF. */
+static bool chunk_line_is_sound(struct bytes line, uint64_t *size)
+{
+    bool sound = take_size(&line, size);
+    while (sound && line.len > 0) {
+        take_white_space(&line);
+        sound = take(&line, ';');
+        take_white_space(&line);
+        sound = sound && take_token(&line);
+        struct bytes behind = line;
+        take_white_space(&behind);
+        if (sound && take(&behind, '=')) {
+            take_white_space(&behind);
+            line = behind;
+            sound = take(&line, '"') ? take_quoted(&line) : take_token(&line);
+        }
+    }
+    return sound;
+}
+
+/* A chunk's line, once it is there as a whole. It must fit into what may still come on the wire. */
+static enum http_parsed chunk_line(struct http_parser *parser, const struct http_limits *limits, struct bytes *in)
+{
+    size_t most = limits->header_size < parser->length ? (size_t)limits->header_size : (size_t)parser->length;
+    size_t len = in->len < most ? in->len : most;
+    const char *end = memchr(in->data, '\n', len);
+    if (end == NULL && in->len <= most)
+        return HTTP_MORE;
+    if (end == NULL)
+        return refuse(parser, 413, "the content is too large");
+    struct bytes line = { .data = in->data, .len = (size_t)(end - in->data) };
+    uint64_t size;
+    if (line.len == 0 || line.data[--line.len] != '\r' || !chunk_line_is_sound(line, &size))
+        return refuse(parser, 400, "the line of a chunk is malformed");
+    bytes_skip(in, line.len + strlen("\r\n"));
+    parser->length -= line.len + strlen("\r\n");
+    if (size > limits->body)
+        return refuse(parser, 413, "the content is too large");
+    parser->chunk = size > 0 ? size + strlen("\r\n") : 0;
+    return size > 0 ? HTTP_MORE : HTTP_COMPLETE;
+}
+
 /* Chunks, up to and with the line of the last one. parser->length is what may still come on the wire. */
 static enum http_parsed body_chunks(struct http_parser *parser, const struct http_limits *limits, struct bytes *in)
 {
-    struct reading r = { .limits = limits };
-    size_t len = in->len < parser->length ? in->len : (size_t)parser->length;
-    parser->llhttp->data = &r;
-    llhttp_resume(parser->llhttp);
-    llhttp_errno_t error = llhttp_execute(parser->llhttp, in->data, len);
-    if (error != HPE_OK && error != HPE_PAUSED)
-        return refuse(parser, 400, "a chunk is malformed");
-    size_t taken = error == HPE_PAUSED ? (size_t)(llhttp_get_error_pos(parser->llhttp) - in->data) : len;
-    if (r.chunk > limits->body || (error == HPE_OK && len < in->len))
-        return refuse(parser, 413, "the content is too large");
-    bytes_skip(in, taken);
-    parser->length -= taken;
-    if (error == HPE_OK)
-        return HTTP_MORE;
-    http_parser_free(parser);
-    parser->body = BODY_TRAILER;
-    parser->gate = GATE_FIELD;
-    return HTTP_COMPLETE;
+    enum http_parsed parsed = HTTP_MORE;
+    for (size_t before = 0; parsed == HTTP_MORE && in->len > 0 && in->len != before;) {
+        before = in->len;
+        if (parser->chunk == 0) {
+            parsed = chunk_line(parser, limits, in);
+        } else if (parser->length == 0) {
+            parsed = refuse(parser, 413, "the content is too large");
+        } else if (parser->chunk <= 2) { /* CRLF behind the data */
+            if (!take(in, parser->chunk-- == 2 ? '\r' : '\n'))
+                parsed = refuse(parser, 400, "a chunk is longer than its size");
+            parser->length--;
+        } else {
+            uint64_t most = parser->chunk - 2 < parser->length ? parser->chunk - 2 : parser->length;
+            size_t n = in->len < most ? in->len : (size_t)most;
+            bytes_skip(in, n);
+            parser->chunk -= n;
+            parser->length -= n;
+        }
+    }
+    if (parsed == HTTP_COMPLETE) {
+        parser->body = BODY_TRAILER;
+        parser->gate = GATE_FIELD;
+    }
+    return parsed;
 }
 
 /* A trailer field that says how to frame or route the message would be a second opinion (RFC 9110 section 6.5.1). */
@@ -625,12 +744,6 @@ enum http_parsed http_parser_body(struct http_parser *parser, const struct http_
     if (parsed == HTTP_COMPLETE)
         parser->body = BODY_NONE;
     return parsed;
-}
-
-void http_parser_free(struct http_parser *parser)
-{
-    free(parser->llhttp);
-    parser->llhttp = NULL;
 }
 
 struct bytes http_request_field(const struct http_request *request, const char *name)

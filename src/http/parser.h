@@ -3,8 +3,9 @@
  *
  * A head goes through two readers. The gate walks over every byte once and refuses what two parsers could read
  * differently: bare CR or LF, folds, control bytes, stray spaces, any version but 1.0 and 1.1, and whatever is over a
- * limit. llhttp then takes the whole head apart, and the body's chunks. So the verdict is the same with every version
- * of llhttp, and does not depend on how the bytes were split.
+ * limit. llhttp then takes the whole head apart. So the verdict is the same with every version of llhttp, and does not
+ * depend on how the bytes were split. Chunks are read here too: llhttp 8.1 takes lines that RFC 9112 section 7.1 forbids
+ * and refuses some that it allows.
  *
  * A head is shown from its first byte until it is complete; the bytes of a body are taken as they come.
  */
@@ -13,7 +14,6 @@
 
 #include "bytes.h"
 
-#include <llhttp.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -51,7 +51,6 @@ enum http_parsed { HTTP_MORE, HTTP_COMPLETE, HTTP_REFUSED };
 
 /* Parser of one connection; zeroed means ready for the first head. */
 struct http_parser {
-    llhttp_t *llhttp;      /* of a chunked body; else NULL */
     uint32_t scanned;      /* bytes of the head that the gate has passed */
     uint32_t fields_begin; /* where the field lines begin */
     uint32_t target_begin; /* where the target begins */
@@ -61,6 +60,7 @@ struct http_parser {
     uint8_t major, minor;  /* of the version */
     uint8_t body;          /* enum in parser.c */
     uint64_t length;       /* what may or must still come of the body */
+    uint64_t chunk;        /* what must still come of a chunk, with the CRLF behind it; 0: its line comes */
     struct http_refusal refusal;
 };
 
@@ -75,9 +75,6 @@ enum http_parsed http_parser_head(struct http_parser *parser, const struct http_
 
 /* Consumes the bytes of a body, trailers included. What HTTP_MORE leaves unread is to be shown again. */
 enum http_parsed http_parser_body(struct http_parser *parser, const struct http_limits *limits, struct bytes *in);
-
-/* Frees what a body that was not read to its end holds. */
-void http_parser_free(struct http_parser *parser);
 
 /* The value of the first field of that (lower case) name, len 0 and data NULL when there is none. */
 struct bytes http_request_field(const struct http_request *request, const char *name);

@@ -227,7 +227,6 @@ static enum step take_body(struct http_session *s, struct conn *conn, struct byt
         return refuse(s, conn, s->parser.refusal, is_head(head), out);
     default:
         http_parser_head(&parser, limits_of(s), &head, &request); /* it was complete when it was held */
-        http_parser_free(&parser);
         step = answer(s, conn, &request, out);
         free(s->held);
         s->held = NULL;
@@ -295,6 +294,5 @@ enum handler_next http_session_drain(struct conn *conn, void *state, struct outp
 void http_session_close(void *state)
 {
     struct http_session *s = state;
-    http_parser_free(&s->parser);
     free(s->held);
 }
