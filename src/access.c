@@ -12,6 +12,7 @@
 struct access {
     struct event *timer;
     int sink;
+    bool torn;    /* the sink ends with a part of a line */
     bool failing; /* the last batch was lost: told once */
     size_t len, lines;
     uint64_t dropped;
@@ -27,8 +28,12 @@ int access_sink_open(const char *where)
     return fd >= 0 ? fd : -2;
 }
 
-static void access_lost(struct access *access, int error)
+/* The lines of the first `done` bytes are safe; the next batch begins a line. */
+static void access_lost(struct access *access, size_t done, int error)
 {
+    for (size_t i = 0; i < done; i++)
+        access->lines -= access->buf[i] == '\n';
+    access->torn = done > 0 ? access->buf[done - 1] != '\n' : access->torn;
     access->dropped += access->lines;
     if (!access->failing)
         log_event(LEVEL_WARNING, "access log lost", log_number("lines", access->lines), log_errno(error));
@@ -39,6 +44,8 @@ static void access_flush(struct access *access)
 {
     size_t done = 0;
     int error = 0;
+    if (access->len == 0)
+        return; /* the buffer was written when it was full */
     while (done < access->len && error == 0) {
         ssize_t n = write(access->sink, access->buf + done, access->len - done);
         if (n >= 0)
@@ -47,10 +54,11 @@ static void access_flush(struct access *access)
             error = errno;
     }
     if (error != 0) {
-        access_lost(access, error);
+        access_lost(access, done, error);
     } else if (access->failing) {
         log_event(LEVEL_NOTICE, "access log works again", log_number("dropped", access->dropped));
         access->failing = false;
+        access->dropped = 0;
     }
     access->len = access->lines = 0;
 }
@@ -83,6 +91,10 @@ void access_write(struct access *access, const struct log_field *fields)
         return;
     if (access->len == 0)
         evtimer_add(access->timer, &moment);
+    if (access->len == 0 && access->torn) {
+        access->buf[access->len++] = '\n';
+        access->torn = false;
+    }
     access->len += log_render(access->buf + access->len, "access", "request", fields);
     access->lines++;
     if (access->len > BUFFER_SIZE - LOG_LINE)
@@ -94,6 +106,8 @@ void access_free(struct access *access)
     if (access == NULL)
         return;
     access_flush(access);
+    if (access->failing)
+        log_event(LEVEL_WARNING, "access log lost", log_number("dropped", access->dropped));
     event_free(access->timer);
     free(access);
 }

@@ -1,6 +1,6 @@
 #include "address.h"
 
-#include <arpa/inet.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,7 +73,10 @@ int address_parse(const char *text, struct address *list, int max, char *err, si
     }
     int error = getaddrinfo(host, port, &hints, &found);
     if (error != 0) {
-        snprintf(err, errlen, "\"%s\" does not resolve: %s", host, gai_strerror(error));
+        if (text[0] == '[')
+            snprintf(err, errlen, "\"%s\" is not an IPv6 address", host);
+        else
+            snprintf(err, errlen, "\"%s\" does not resolve: %s", host, gai_strerror(error));
         return -1;
     }
     int count = 0;
@@ -86,11 +89,8 @@ int address_parse(const char *text, struct address *list, int max, char *err, si
 
 const char *address_format(const struct address *a, char buf[ADDRESS_TEXT])
 {
-    char host[INET6_ADDRSTRLEN] = "?";
-    if (a->sa.any.sa_family == AF_INET6)
-        inet_ntop(AF_INET6, &a->sa.v6.sin6_addr, host, sizeof host);
-    else
-        inet_ntop(AF_INET, &a->sa.v4.sin_addr, host, sizeof host);
+    char host[INET6_ADDRSTRLEN + 1 + IF_NAMESIZE] = "?"; /* with the scope of a link-local address */
+    getnameinfo(&a->sa.any, a->len, host, sizeof host, NULL, 0, NI_NUMERICHOST);
     snprintf(buf, ADDRESS_TEXT, a->sa.any.sa_family == AF_INET6 ? "[%s]:%u" : "%s:%u", host, address_port(a));
     return buf;
 }

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
-#define ADDRESS_TEXT 64 /* bytes that address_format() needs */
+#define ADDRESS_TEXT 80 /* bytes that address_format() needs */
 
 struct address {
     union {

@@ -12,6 +12,7 @@
 #define FILE_MAX_BYTES (1 << 20)
 #define ADDRESSES_MAX  64 /* a listener */
 #define NAME_MAX_BYTES 32
+#define LINE_MAX_BYTES 198 /* as the reader takes it */
 
 static const struct option_row server_options[] = {
     NUMBER_ROW("threads", struct server_settings, threads, "1", 1, 256, "auto", "event loops; auto: one a core"),
@@ -28,7 +29,7 @@ static const struct option_row server_options[] = {
 };
 
 static const struct option_row listener_options[] = {
-    TEXT_ROW("address", struct listener_settings, address, NULL, 1, 190,
+    TEXT_ROW("address", struct listener_settings, address, NULL, 1, 180,
              "HOST:PORT or [V6]:PORT, several with commas; port 0: any free one"),
     TEXT_ROW("handler", struct listener_settings, handler, NULL, 1, 64, "what answers"),
     TIME_ROW("idle_timeout", struct listener_settings, idle_timeout, "10m", 1, OPTION_DAY, NULL,
@@ -187,8 +188,12 @@ static void check_overlap(struct loader *l, const struct config_listener *listen
     for (const struct config_listener *other = l->config->listeners; other <= listener; other++)
         for (size_t i = 0; i < (other == listener ? index : other->address_count); i++)
             if (address_overlaps(a, &other->addresses[i])) {
-                fail(l, line, "address: %s is taken by %s of [listener %s]", address_format(a, text),
-                     address_format(&other->addresses[i], other_text), other->name);
+                if (other == listener)
+                    fail(l, line, "address: %s stands beside %s", address_format(a, text),
+                         address_format(&other->addresses[i], other_text));
+                else
+                    fail(l, line, "address: %s is taken by %s of [listener %s]", address_format(a, text),
+                         address_format(&other->addresses[i], other_text), other->name);
                 return;
             }
 }
@@ -202,9 +207,9 @@ static bool name_is_sound(const char *name)
 static void unknown_handler(struct loader *l, unsigned line, const char *name)
 {
     char sentence[512];
-    int n = snprintf(sentence, sizeof sentence, "handler: \"%s\" is not known; there", name);
+    int n = snprintf(sentence, sizeof sentence, "handler: \"%s\" is not known; there are", name);
     for (size_t i = 0; l->handlers[i] != NULL && (size_t)n < sizeof sentence; i++)
-        n += snprintf(sentence + n, sizeof sentence - (size_t)n, "%s %s", i > 0 ? "," : " is", l->handlers[i]->name);
+        n += snprintf(sentence + n, sizeof sentence - (size_t)n, "%s %s", i > 0 ? "," : "", l->handlers[i]->name);
     for (size_t i = 0; l->handlers[i] != NULL && (size_t)n < sizeof sentence; i++)
         if (text_distance(name, l->handlers[i]->name) < 3)
             n += snprintf(sentence + n, sizeof sentence - (size_t)n, "; did you mean \"%s\"?", l->handlers[i]->name);
@@ -244,6 +249,16 @@ static void load_listener(struct loader *l, const struct inifile_section *sectio
         fail(l, section->line, "%s", err);
 }
 
+static void unknown_section(struct loader *l, const struct inifile_section *section)
+{
+    char word[64];
+    snprintf(word, sizeof word, "%.*s", (int)strcspn(section->name, " "), section->name);
+    fail(l, section->line, "unknown section [%s]; %s", section->name,
+         text_distance(word, "server") < 3     ? "did you mean [server]?"
+         : text_distance(word, "listener") < 3 ? "did you mean [listener NAME]?"
+                                               : "there are [server] and [listener NAME]");
+}
+
 static void load_sections(struct loader *l)
 {
     struct inifile *file = &l->config->file;
@@ -257,9 +272,7 @@ static void load_sections(struct loader *l)
         else if (strcmp(section->name, "listener") == 0)
             fail(l, section->line, "[listener] needs a name, as in [listener web]");
         else
-            fail(l, section->line, "unknown section [%s]%s", section->name,
-                 text_distance(section->name, "server") < 3 ? "; did you mean [server]?"
-                                                            : "; there are [server] and [listener NAME]");
+            unknown_section(l, section);
     }
     load_server(l, server);
     if (l->config->count == 0)
@@ -349,19 +362,27 @@ const struct config_listener *config_listeners(const struct config *config, size
     return config->listeners;
 }
 
+/* The origin goes behind the setting, or in front of it where the line would get too long to be read back. */
+static void dump_line(const char *line, const char *path, const char *origin, FILE *out)
+{
+    if (strlen(line) + strlen(path) + strlen(origin) < LINE_MAX_BYTES - 40)
+        fprintf(out, "%-40s ; %s%s\n", line, path, origin);
+    else
+        fprintf(out, "; %.*s%s:\n%s\n", LINE_MAX_BYTES - 40, path, origin, line);
+}
+
 static void dump_section(const struct config *config, const struct inifile_section *section,
                          const struct binding *bindings, FILE *out)
 {
     for (; bindings->table != NULL; bindings++)
         for (const struct option_row *row = bindings->table; row->name != NULL; row++) {
-            char value[256], line[320];
+            char value[256], line[320], origin[64] = "default";
             const struct inifile_entry *entry = find_entry(section, row->name);
             option_format(row, bindings->settings, value, sizeof value);
-            snprintf(line, sizeof line, "%s = %s", row->name, value);
+            snprintf(line, sizeof line, value[0] == ';' ? "%s=%s" : "%s = %s", row->name, value);
             if (entry != NULL && config->path != NULL)
-                fprintf(out, "%-40s ; %s:%u\n", line, config->path, entry->line);
-            else
-                fprintf(out, "%-40s ; default\n", line);
+                snprintf(origin, sizeof origin, ":%u", entry->line);
+            dump_line(line, origin[0] == ':' ? config->path : "", origin, out);
         }
 }
 

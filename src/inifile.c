@@ -100,8 +100,9 @@ static int on_key(void *arg, const char *section, const char *key, const char *v
 /* A section line is [NAME], and behind it nothing but a comment. */
 static bool section_is_sound(struct reader *r, const char *line)
 {
-    const char *end = strchr(line, ']'), *comment = strstr(line, " ;");
-    if (end == NULL || (comment != NULL && comment < end))
+    const char *end = strchr(line, ']'), *comment = strchr(line, ';');
+    bool in_name = comment != NULL && comment < end && (comment[-1] == ' ' || comment[-1] == '\t');
+    if (end == NULL || in_name)
         complain(r, "\"%s\" lacks the closing bracket of a section", line);
     else if (end - line - 1 > SECTION_MAX_BYTES)
         complain(r, "the name of the section is too long");
@@ -155,7 +156,8 @@ static void read_line(struct reader *r, const char *line, size_t len)
         snprintf(text + len, sizeof text - len, "\n%s=\n", SECTION_MARK);
     }
     r->heard = false;
-    ini_parse_string(text, on_key, r);
+    if (text[strcspn(text, "=:")] != ':') /* which inih takes too */
+        ini_parse_string(text, on_key, r);
     if (!r->heard)
         complain(r, "\"%s\" is neither a section nor KEY = VALUE", text);
 }

@@ -19,7 +19,7 @@ static atomic_uint current_format = FORMAT_TEXT;
 struct line {
     char *buf;
     size_t len;
-    bool cut;
+    bool cut, ended;
 };
 
 #define LINE_TAIL 16 /* kept free for what closes a line that was cut */
@@ -56,16 +56,23 @@ static void line_escape(struct line *line, unsigned char byte, bool json, bool r
 static void line_quote(struct line *line, const char *data, size_t len, bool json)
 {
     bool raw_high = json && text_is_utf8(data, len) && !text_has_control(data, len);
+    if (line->len == LOG_LINE - LINE_TAIL) {
+        line->cut = true;
+        return;
+    }
     line_puts(line, "\"");
     for (size_t i = 0; i < len && !line->cut; i++)
         line_escape(line, (unsigned char)data[i], json, raw_high);
     if (line->cut) { /* drop the partial character and say so; LINE_TAIL has the room */
-        while (line->len > 0 && (unsigned char)line->buf[line->len - 1] >= 0x80)
+        while ((line->buf[line->len - 1] & 0xC0) == 0x80)
+            line->len--;
+        if ((unsigned char)line->buf[line->len - 1] >= 0xC0)
             line->len--;
         memcpy(line->buf + line->len, "...\"", 4);
         line->len += 4;
+        line->ended = true;
     } else {
-        line_puts(line, "\"");
+        line->buf[line->len++] = '"';
     }
 }
 
@@ -82,7 +89,7 @@ static void line_value(struct line *line, const struct log_field *field, bool js
     char number[32];
     switch (field->type) {
     case LOG_TEXT:
-        if (!json && is_bare(field->text, field->len))
+        if (!json && is_bare(field->text, field->len) && field->len < LOG_LINE - LINE_TAIL - line->len)
             line_put(line, field->text, field->len);
         else
             line_quote(line, field->text, field->len, json);
@@ -113,10 +120,19 @@ static void line_time(struct line *line)
 static void line_fields(struct line *line, const struct log_field *field, bool json)
 {
     for (; field->key != NULL && !line->cut; field++) {
+        size_t start = line->len;
         line_puts(line, json ? ",\"" : " ");
         line_puts(line, field->key);
         line_puts(line, json ? "\":" : "=");
-        line_value(line, field, json);
+        if (!line->cut)
+            line_value(line, field, json);
+        if (line->cut && !line->ended) {
+            line->len = start;
+            line->cut = false;
+            memcpy(line->buf + line->len, json ? ",\"cut\":\"...\"" : " ...", json ? 12 : 4);
+            line->len += json ? 12 : 4;
+            return;
+        }
     }
 }
 

@@ -65,7 +65,7 @@ static int scaled_parse(const struct option_row *row, const char *text, uint64_t
     }
     bool over = false;
     for (; isdigit((unsigned char)*p); p++) {
-        over = over || value > (UINT64_MAX - 9) / 10;
+        over = over || value > (UINT64_MAX - (uint64_t)(*p - '0')) / 10;
         value = over ? value : value * 10 + (uint64_t)(*p - '0');
     }
     const struct unit *unit = option_units(row);
@@ -95,9 +95,7 @@ static int word_parse(const struct option_row *row, const char *text, unsigned *
 static int text_parse(const struct option_row *row, const char *text, const char **field, char *err, size_t errlen)
 {
     size_t len = strlen(text);
-    if (len == 0 && row->min > 0)
-        snprintf(err, errlen, "needs a value");
-    else if (len < row->min || len > row->max)
+    if (len < row->min || len > row->max)
         snprintf(err, errlen, "must have from %" PRIu64 " to %" PRIu64 " bytes", row->min, row->max);
     else {
         *field = text;
@@ -109,6 +107,10 @@ static int text_parse(const struct option_row *row, const char *text, const char
 int option_parse(const struct option_row *row, const char *text, void *settings, char *err, size_t errlen)
 {
     void *field = (char *)settings + row->offset;
+    if (text[0] == '\0' && (row->type != OPTION_TEXT || row->min > 0)) {
+        snprintf(err, errlen, "needs a value");
+        return -1;
+    }
     switch (row->type) {
     case OPTION_WORD:
         return word_parse(row, text, field, err, errlen);

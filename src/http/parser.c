@@ -13,7 +13,8 @@
 enum gate {
     GATE_START,    /* one empty line in front is read past (RFC 9112 section 2.2) */
     GATE_START_LF, /* behind its CR */
-    GATE_METHOD,
+    GATE_BEGIN,    /* behind the empty line */
+    GATE_METHOD,   /* from here on a request has begun */
     GATE_TARGET,
     GATE_VERSION, /* "HTTP/1.1" CR LF, counted in parser->version */
     GATE_FIELD,   /* at the start of a field line, or of the empty line */
@@ -115,6 +116,7 @@ static void gate_method(struct http_parser *parser, const unsigned char *p, size
     } else if (*i < len) {
         if (p[*i] != ' ' || *i == begin)
             refuse(parser, 400, "the request does not begin with a method and one space");
+        parser->head = *i - begin == 4 && memcmp(p + begin, "HEAD", 4) == 0;
         parser->gate = GATE_TARGET;
         parser->target_begin = (uint32_t)++ * i;
     }
@@ -161,12 +163,16 @@ static void gate_line(struct http_parser *parser, const struct http_limits *limi
     while (i < len && parser->gate < GATE_FIELD && parser->refusal.status == 0) {
         switch (parser->gate) {
         case GATE_START:
+            parser->head = false;
             parser->gate = p[i] == '\r' ? GATE_START_LF : GATE_METHOD;
             i += p[i] == '\r';
             break;
         case GATE_START_LF:
             if (p[i++] != '\n')
                 refuse(parser, 400, "a CR stands without its LF");
+            parser->gate = GATE_BEGIN;
+            break;
+        case GATE_BEGIN:
             parser->gate = GATE_METHOD;
             break;
         case GATE_METHOD:
@@ -551,6 +557,11 @@ static enum http_parsed head_read(struct http_parser *parser, const struct http_
     if (error != HPE_PAUSED)
         return refuse_llhttp(parser, error);
     return head_check(parser, limits, &r, request);
+}
+
+bool http_parser_begun(const struct http_parser *parser)
+{
+    return parser->gate >= GATE_METHOD || parser->body != BODY_NONE;
 }
 
 enum http_parsed http_parser_head(struct http_parser *parser, const struct http_limits *limits, struct bytes *in,

@@ -58,6 +58,7 @@ struct http_parser {
     uint8_t gate;          /* enum in parser.c */
     uint8_t version;       /* bytes of "HTTP/1.1" seen */
     uint8_t major, minor;  /* of the version */
+    bool head;             /* the method of the request is HEAD; for a refusal, which has no content then */
     uint8_t body;          /* enum in parser.c */
     uint64_t length;       /* what may or must still come of the body */
     uint64_t chunk;        /* what must still come of a chunk, with the CRLF behind it; 0: its line comes */
@@ -72,6 +73,9 @@ struct http_parser {
  */
 enum http_parsed http_parser_head(struct http_parser *parser, const struct http_limits *limits, struct bytes *in,
                                   struct http_request *request);
+
+/* True from the first byte of a method to the end of the request; an empty line in front of one begins nothing. */
+bool http_parser_begun(const struct http_parser *parser);
 
 /* Consumes the bytes of a body, trailers included. What HTTP_MORE leaves unread is to be shown again. */
 enum http_parsed http_parser_body(struct http_parser *parser, const struct http_limits *limits, struct bytes *in);

@@ -75,13 +75,24 @@ struct http_match http_route_find(const struct http_route *table, struct bytes m
     return match;
 }
 
+/* True when an earlier route of the table that is meant too has the method of this one. */
+static bool is_listed(const struct http_route *table, const struct http_route *route, struct bytes uri)
+{
+    struct bytes raw;
+    for (; table < route; table++)
+        if (strcmp(table->method, route->method) == 0 &&
+            (uri.len == 0 || path_matches(table->pattern, path_of(uri), &raw)))
+            return true;
+    return false;
+}
+
 void http_route_allow(const struct http_route *table, struct bytes uri, char *list, size_t size)
 {
     size_t len = 0;
     struct bytes raw;
     list[0] = '\0';
     for (const struct http_route *route = table; route->method != NULL && len < size; route++) {
-        if ((uri.len > 0 && !path_matches(route->pattern, path_of(uri), &raw)) || strstr(list, route->method) != NULL)
+        if ((uri.len > 0 && !path_matches(route->pattern, path_of(uri), &raw)) || is_listed(table, route, uri))
             continue;
         const char *head = strcmp(route->method, "GET") == 0 ? ", HEAD" : "";
         int n = snprintf(list + len, size - len, "%s%s%s", len > 0 ? ", " : "", route->method, head);

@@ -56,23 +56,21 @@ static void log_request(const struct http_session *s, const struct conn *conn, c
 }
 
 /* Says why, and closes: nothing that follows on this connection is read as a request. */
-static enum step refuse(struct http_session *s, struct conn *conn, struct http_refusal refusal, bool head_only,
-                        struct output *out)
+static enum step refuse(struct http_session *s, struct conn *conn, struct http_refusal refusal, struct output *out)
 {
     struct http_reply reply;
     char text[256];
     int len = snprintf(text, sizeof text, "%u %s: %s\n", refusal.status, http_phrase(refusal.status), refusal.why);
     http_reply_init(&reply, refusal.status);
     http_reply_add(&reply, (struct bytes){ .data = text, .len = (size_t)len });
-    http_reply_send(&reply, HTTP_CONNECTION_CLOSE, head_only, out);
-    log_request(s, conn, NULL, refusal.status, head_only ? 0 : reply.length);
+    http_reply_send(&reply, HTTP_CONNECTION_CLOSE, s->parser.head, out);
+    log_request(s, conn, NULL, refusal.status, s->parser.head ? 0 : reply.length);
     return STEP_FINISH;
 }
 
-/* True for the method HEAD, and for a head (or what there is of it) that begins with it. */
-static bool is_head(struct bytes b)
+static bool is_head(struct bytes method)
 {
-    return b.len >= 4 && memcmp(b.data, "HEAD", 4) == 0 && (b.len == 4 || b.data[4] == ' ');
+    return method.len == 4 && memcmp(method.data, "HEAD", 4) == 0;
 }
 
 /* Fills in an answer that no route gives. */
@@ -143,7 +141,7 @@ static enum step hold(struct http_session *s, struct conn *conn, struct bytes he
     static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
     s->held = malloc(sizeof *s->held + head.len);
     if (s->held == NULL)
-        return refuse(s, conn, (struct http_refusal){ 500, "out of memory" }, false, out);
+        return refuse(s, conn, (struct http_refusal){ 500, "out of memory" }, out);
     s->held->len = head.len;
     memcpy(s->held->head, head.data, head.len);
     if (request->expect)
@@ -207,7 +205,7 @@ static enum step take_head(struct http_session *s, struct conn *conn, struct byt
     case HTTP_MORE:
         return STEP_MORE;
     case HTTP_REFUSED:
-        return refuse(s, conn, s->parser.refusal, is_head(head), out);
+        return refuse(s, conn, s->parser.refusal, out);
     default:
         head.len -= in->len;
         return request.body ? hold(s, conn, head, &request, out) : answer(s, conn, &request, out);
@@ -224,7 +222,7 @@ static enum step take_body(struct http_session *s, struct conn *conn, struct byt
     case HTTP_MORE:
         return STEP_MORE;
     case HTTP_REFUSED:
-        return refuse(s, conn, s->parser.refusal, is_head(head), out);
+        return refuse(s, conn, s->parser.refusal, out);
     default:
         http_parser_head(&parser, limits_of(s), &head, &request); /* it was complete when it was held */
         step = answer(s, conn, &request, out);
@@ -263,7 +261,10 @@ enum handler_next http_session_input(struct conn *conn, void *state, struct byte
         step = s->held != NULL ? take_body(s, conn, in, out) : take_head(s, conn, in, out);
     if (step == STEP_FINISH)
         return HANDLER_FINISH;
-    set_phase(s, conn, s->held != NULL ? PHASE_BODY : step == STEP_MORE ? PHASE_HEAD : PHASE_IDLE);
+    set_phase(s, conn,
+              s->held != NULL                                      ? PHASE_BODY
+              : step == STEP_MORE && http_parser_begun(&s->parser) ? PHASE_HEAD
+                                                                   : PHASE_IDLE);
     return HANDLER_MORE;
 }
 
@@ -271,7 +272,7 @@ enum handler_next http_session_eof(struct conn *conn, void *state, struct output
 {
     struct http_session *s = state;
     if (s->phase != PHASE_IDLE)
-        refuse(s, conn, (struct http_refusal){ 400, "the request is incomplete" }, false, out);
+        refuse(s, conn, (struct http_refusal){ 400, "the request is incomplete" }, out);
     return HANDLER_FINISH;
 }
 
@@ -279,7 +280,7 @@ enum handler_next http_session_expire(struct conn *conn, void *state, struct out
 {
     struct http_session *s = state;
     if (s->phase != PHASE_IDLE)
-        refuse(s, conn, (struct http_refusal){ 408, "the rest of the request did not come in time" }, false, out);
+        refuse(s, conn, (struct http_refusal){ 408, "the rest of the request did not come in time" }, out);
     return HANDLER_FINISH;
 }
 
