@@ -40,10 +40,10 @@ struct connection {
     struct bufferevent *output; /* what the socket has not taken yet; NULL when there is none */
     char *unread;               /* what the handler left unread; NULL when there is none */
     size_t unread_len;
-    size_t unsent_was; /* bytes in output, when the idle deadline was set */
     struct deadline idle, timeout;
     int64_t opened;
-    uint64_t bytes_in, bytes_out;
+    uint64_t bytes_in, bytes_out; /* received, and given to the socket or to output */
+    uint64_t sent_was;            /* bytes sent when the idle deadline was set */
     enum phase phase;
     bool paused; /* for backpressure */
     bool eof;    /* the peer sends no more */
@@ -64,6 +64,12 @@ static size_t conn_unsent(const struct connection *c)
     return c->output != NULL ? evbuffer_get_length(bufferevent_get_output(c->output)) : 0;
 }
 
+/* What the socket has taken. */
+static uint64_t conn_sent(const struct connection *c)
+{
+    return c->bytes_out - conn_unsent(c);
+}
+
 static int conn_fd(const struct connection *c)
 {
     return event_get_fd(&c->readable);
@@ -75,7 +81,7 @@ static void conn_log(const struct connection *c, enum conn_reason reason)
     if (log_enabled(LEVEL_DEBUG))
         log_event(LEVEL_DEBUG, "closed", log_text("listener", c->face.listener),
                   log_text("peer", address_format(&c->face.peer, peer)), log_text("reason", reason_words[reason]),
-                  log_number("bytes_in", c->bytes_in), log_number("bytes_out", c->bytes_out - conn_unsent(c)),
+                  log_number("bytes_in", c->bytes_in), log_number("bytes_out", conn_sent(c)),
                   log_duration("duration", deadline_now() - c->opened));
 }
 
@@ -105,7 +111,7 @@ static void conn_end(struct connection *c, enum conn_reason reason)
 /* A byte moved: the idle deadline starts anew. False when memory ran out, which it can for a new duration only. */
 static bool conn_touch(struct connection *c, uint64_t milliseconds)
 {
-    c->unsent_was = conn_unsent(c);
+    c->sent_was = conn_sent(c);
     return deadline_set(&c->pool->idle, &c->idle, c->face.now, (int64_t)milliseconds * NANOSECONDS) == 0;
 }
 
@@ -340,7 +346,7 @@ static void on_idle(struct deadline *d)
     c->face.now = deadline_now();
     if (c->phase == PHASE_LINGERING)
         conn_end(c, CONN_FINISHED);
-    else if (conn_unsent(c) < c->unsent_was) /* a slow reader, but it reads */
+    else if (conn_sent(c) > c->sent_was) /* a slow reader, but it reads */
         conn_touch(c, c->settings->idle_timeout);
     else
         conn_end(c, CONN_IDLE);

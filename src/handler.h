@@ -58,16 +58,16 @@ struct handler {
      * do what is said beside them. */
 
     /* Ready to speak. MORE. */
-    enum handler_next (*open)(struct conn *, void *state, void *shared, struct output *);
+    enum handler_next (*open)(struct conn *conn, void *state, void *shared, struct output *out);
     /* Bytes are there; required. What is left unread is shown again, in front of what comes next; at once after the
      * output went out if the handler stopped because of output_full(). At most 64 KiB may stay unread. */
-    enum handler_next (*input)(struct conn *, void *state, struct bytes *, struct output *);
+    enum handler_next (*input)(struct conn *conn, void *state, struct bytes *in, struct output *out);
     /* The peer sends no more, and input() has had every byte. FINISH. */
-    enum handler_next (*eof)(struct conn *, void *state, struct output *);
+    enum handler_next (*eof)(struct conn *conn, void *state, struct output *out);
     /* The time asked for by conn_timeout() is over. ABORT. */
-    enum handler_next (*expire)(struct conn *, void *state, struct output *);
+    enum handler_next (*expire)(struct conn *conn, void *state, struct output *out);
     /* The server stops; conn->draining is true from here on. FINISH. */
-    enum handler_next (*drain)(struct conn *, void *state, struct output *);
+    enum handler_next (*drain)(struct conn *conn, void *state, struct output *out);
     /* Exactly once after open, to free what the handler allocated for this connection. Nothing. */
     void (*close)(void *state);
 };

@@ -27,7 +27,8 @@ struct option_row {
     const char *help;         /* one line */
 };
 
-/* The offset of a field; does not compile unless the field has the C type that the row's type needs. */
+/* The offset of a field; does not compile unless the field has the C type that the row's type needs.
+ * NOLINTNEXTLINE(bugprone-macro-parentheses): a type in _Generic takes none */
 #define OPTION_FIELD(struct_type, field, ctype) \
     (offsetof(struct_type, field) + 0 * sizeof(char[_Generic(&((struct_type *)0)->field, ctype * : 1)]))
 

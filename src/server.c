@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 #ifdef HAVE_LIBSYSTEMD
 #include <systemd/sd-daemon.h>
@@ -25,8 +26,9 @@
 struct server {
     const struct config *config;
     struct event_base *base;
-    struct event *sigterm, *sigint, *worker_done, *drain_timer;
-    int done_fd; /* workers that have ended */
+    struct event *signalled, *worker_done, *drain_timer;
+    int signal_fd; /* SIGTERM and SIGINT */
+    int done_fd;   /* workers that have ended */
     struct admission admission;
     int access_sink;
     struct conn_settings *settings; /* one a listener section */
@@ -91,16 +93,18 @@ static void server_drain(struct server *server)
         worker_drain(server->workers[i]);
 }
 
-static void on_stop(evutil_socket_t sig, short what, void *arg)
+static void on_signal(evutil_socket_t fd, short what, void *arg)
 {
     struct server *server = arg;
+    struct signalfd_siginfo info;
     (void)what;
-    if (server->draining) {
-        log_event(LEVEL_NOTICE, "stopped at once", log_text("signal", sig == SIGTERM ? "SIGTERM" : "SIGINT"),
-                  log_number("connections", atomic_load(&server->admission.open)));
-        _exit(0); /* whatever a worker does: the second signal waits for nobody */
+    while (read(fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        if (server->draining) {
+            log_event(LEVEL_NOTICE, "stopped at once", log_number("connections", atomic_load(&server->admission.open)));
+            _exit(0); /* whatever a worker does: the second signal waits for nobody */
+        }
+        server_drain(server);
     }
-    server_drain(server);
 }
 
 /* In a worker's thread. */
@@ -126,22 +130,30 @@ static void on_worker_done(evutil_socket_t fd, short what, void *arg)
         event_base_loopbreak(server->base);
 }
 
+/* Signals are read from a descriptor, so no code of ours is ever interrupted; workers inherit that they are blocked. */
+static int signals_open(void)
+{
+    sigset_t stop;
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTERM);
+    sigaddset(&stop, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &stop, NULL);
+    return signalfd(-1, &stop, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
 static int server_events(struct server *server)
 {
     server->base = event_base_new();
     server->done_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (server->base == NULL || server->done_fd < 0)
+    server->signal_fd = signals_open();
+    if (server->base == NULL || server->done_fd < 0 || server->signal_fd < 0)
         return -1;
-    server->sigterm = evsignal_new(server->base, SIGTERM, on_stop, server);
-    server->sigint = evsignal_new(server->base, SIGINT, on_stop, server);
+    server->signalled = event_new(server->base, server->signal_fd, EV_READ | EV_PERSIST, on_signal, server);
     server->worker_done = event_new(server->base, server->done_fd, EV_READ | EV_PERSIST, on_worker_done, server);
     server->drain_timer = evtimer_new(server->base, on_drain_timeout, server);
-    if (server->sigterm == NULL || server->sigint == NULL || server->worker_done == NULL || server->drain_timer == NULL)
+    if (server->signalled == NULL || server->worker_done == NULL || server->drain_timer == NULL)
         return -1;
-    return event_add(server->sigterm, NULL) < 0 || event_add(server->sigint, NULL) < 0 ||
-                   event_add(server->worker_done, NULL) < 0
-               ? -1
-               : 0;
+    return event_add(server->signalled, NULL) < 0 || event_add(server->worker_done, NULL) < 0 ? -1 : 0;
 }
 
 /* Binds one address for every worker, as socket `index` of each. */
@@ -184,12 +196,8 @@ static int server_listen(struct server *server)
     return 0;
 }
 
-/* The workers take no signals: those are for the thread of the server. */
 static int server_start_workers(struct server *server)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
     while (server->running < server->worker_count) {
         const struct worker_settings settings = { .sockets = server->sockets + server->running * server->socket_count,
                                                   .count = server->socket_count,
@@ -202,11 +210,9 @@ static int server_start_workers(struct server *server)
             break;
         server->running++;
     }
-    int error = errno;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (server->running == server->worker_count)
         return 0;
-    log_event(LEVEL_ERROR, "cannot start a worker", log_errno(error));
+    log_event(LEVEL_ERROR, "cannot start a worker", log_errno(errno));
     return -1;
 }
 
@@ -216,7 +222,7 @@ static int server_init(struct server *server, const struct config *config)
     size_t count;
     const struct config_listener *listeners = config_listeners(config, &count);
     server->config = config;
-    server->done_fd = -1;
+    server->done_fd = server->signal_fd = -1;
     server->admission.max_connections = (size_t)settings->max_connections;
     server->worker_count = thread_count(settings);
     for (size_t i = 0; i < count; i++)
@@ -243,16 +249,16 @@ static int server_free(struct server *server, size_t started)
     for (size_t i = 0; i < started; i++)
         if (worker_join(server->workers[i]) < 0)
             result = -1;
-    struct event *events[] = { server->sigterm, server->sigint, server->worker_done, server->drain_timer };
+    struct event *events[] = { server->signalled, server->worker_done, server->drain_timer };
     for (size_t i = 0; i < sizeof events / sizeof events[0]; i++)
         if (events[i] != NULL)
             event_free(events[i]);
     if (server->base != NULL)
         event_base_free(server->base);
-    if (server->done_fd >= 0)
-        close(server->done_fd);
-    if (server->access_sink >= 0)
-        close(server->access_sink);
+    const int fds[] = { server->signal_fd, server->done_fd, server->access_sink };
+    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
     free(server->settings);
     free(server->sockets);
     free(server->workers);

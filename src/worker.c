@@ -123,7 +123,8 @@ static int worker_init(struct worker *worker, const struct worker_settings *sett
     if (worker->wake == NULL || event_add(worker->wake, NULL) < 0 ||
         conn_pool_init(&worker->pool, worker->base, worker->access) < 0 || worker_listen(worker, settings) < 0)
         return -1;
-    return pthread_create(&worker->thread, NULL, worker_run, worker) == 0 ? 0 : -1;
+    errno = pthread_create(&worker->thread, NULL, worker_run, worker);
+    return errno == 0 ? 0 : -1;
 }
 
 struct worker *worker_start(const struct worker_settings *settings)

@@ -87,7 +87,7 @@ void http_reply_init(struct http_reply *reply, unsigned status)
 
 void http_reply_add(struct http_reply *reply, struct bytes piece)
 {
-    if (reply->pieces == HTTP_REPLY_PIECES)
+    if (piece.len == 0 || reply->pieces == HTTP_REPLY_PIECES)
         return;
     reply->body[reply->pieces++] = piece;
     reply->length += piece.len;

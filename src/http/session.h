@@ -59,11 +59,11 @@ struct http_session {
     uint8_t phase; /* what the time limit is for; enum in session.c */
 };
 
-enum handler_next http_session_open(struct conn *, void *state, void *shared, struct output *);
-enum handler_next http_session_input(struct conn *, void *state, struct bytes *, struct output *);
-enum handler_next http_session_eof(struct conn *, void *state, struct output *);
-enum handler_next http_session_expire(struct conn *, void *state, struct output *);
-enum handler_next http_session_drain(struct conn *, void *state, struct output *);
+enum handler_next http_session_open(struct conn *conn, void *state, void *shared, struct output *out);
+enum handler_next http_session_input(struct conn *conn, void *state, struct bytes *in, struct output *out);
+enum handler_next http_session_eof(struct conn *conn, void *state, struct output *out);
+enum handler_next http_session_expire(struct conn *conn, void *state, struct output *out);
+enum handler_next http_session_drain(struct conn *conn, void *state, struct output *out);
 void http_session_close(void *state);
 
 /* The part of a struct handler that is the same for all that speak HTTP. */

@@ -1,0 +1,413 @@
+"""The process: command line, exit status, signals and drain, threads, limits, log."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+
+from harness import (COMMAND, SLOW, TIMEOUT, Echod, connect, fill, ini, instrumented, parse_answers, parse_line,
+                     recv_all, recv_same, run, run_ini, silent)
+
+REQUEST = b'GET /Ada HTTP/1.1\r\nHost: localhost\r\n\r\n'
+KIB, MIB = 1024, 1024 * 1024
+
+
+def gone(sock):
+    """True if the peer closed the connection, in order or not, without a byte."""
+    try:
+        return sock.recv(1) == b''
+    except ConnectionError:
+        return True
+
+
+def echoes(sock, data=b'x'):
+    """True if the connection is served, False if it was closed."""
+    try:
+        sock.sendall(data)
+        recv_same(sock, data, eof=False)
+    except (ConnectionError, AssertionError):
+        return False
+    return True
+
+
+class CommandLine(unittest.TestCase):
+
+    def test_help(self):
+        for option in '-h', '--help':
+            done = run(option)
+            self.assertEqual((done.returncode, done.stderr), (0, ''))
+            for word in ('echod', '-c', '-t', '-T', '-V', '-h', '--config', '--test', '--dump', '--version', '--help'):
+                self.assertIn(word, done.stdout)
+
+    def test_version(self):
+        for option in '-V', '--version':
+            done = run(option)
+            self.assertEqual((done.returncode, done.stderr), (0, ''))
+            self.assertRegex(done.stdout, r'^echod \d+\.\d+')
+
+    def test_wrong(self):
+        """Status 2, at least one line on stderr, nothing on stdout."""
+        for args in (['-x'], ['--nonsense'], ['-c'], ['--config'], ['operand'], ['-t', 'operand'], ['--test=x'],
+                     ['-c', '/nonexistent/echod.ini'], ['-t', '-c', '/nonexistent/echod.ini'], ['-t', '-c', '/'],
+                     ['-T', '-c', '']):
+            with self.subTest(args=args):
+                done = run(*args)
+                self.assertEqual((done.returncode, done.stdout), (2, ''))
+                self.assertRegex(done.stderr, r'\n\Z')
+
+    def test_test(self):
+        for option in '-t', '--test':
+            done = run_ini(ini(), option)
+            self.assertEqual((done.returncode, done.stderr), (0, ''))
+            self.assertEqual(done.stdout, 'echod.ini: configuration is valid\n')
+
+    def test_dump(self):
+        """Every key, its value as parsed, where it came from; the dump is itself a valid file of the same values."""
+        text = '[server]\n\nthreads = 3\n[listener echo]\naddress=127.0.0.1:0\nhandler=echo\n'
+        dump = run_ini(text, '-T')
+        self.assertEqual((dump.returncode, dump.stderr), (0, ''))
+        self.assertEqual(dump.stdout, run_ini(text, '--dump').stdout)
+        for line in ('[server]', 'threads = 3 ; echod.ini:3', 'max_connections = 10000 ; default', '[listener echo]',
+                     'address = 127.0.0.1:0 ; echod.ini:5', 'handler = echo ; echod.ini:6'):
+            self.assertIn(line, re.sub(' +;', ' ;', dump.stdout).splitlines())
+        again = run_ini(dump.stdout, '-T')
+        self.assertEqual((again.returncode, again.stderr), (0, ''))
+        self.assertEqual(*(re.sub(' +; .*', '', text) for text in (again.stdout, dump.stdout)))
+
+    def test_bad_configuration(self):
+        done = run_ini(ini(server=dict(threads=0), echo={}))
+        self.assertEqual((done.returncode, done.stdout), (2, ''))
+        self.assertRegex(done.stderr, r'\Aechod\.ini:2: .*threads.*\n\Z')
+
+
+class Failures(unittest.TestCase):
+    """What fails at run time: status 1 and a sentence, not READY."""
+
+    def fails(self, text, pattern):
+        done = run_ini(text)
+        self.assertEqual((done.returncode, done.stdout), (1, ''), done.stderr)
+        self.assertRegex(done.stderr, pattern)
+        self.assertNotIn(' ready ', done.stderr)
+
+    def test_address_in_use(self):
+        """Also by another echod with threads, whose sockets have SO_REUSEPORT: never shared with a second daemon."""
+        for threads in 1, 2:
+            with self.subTest(threads=threads), Echod(server=dict(threads=threads), echo={}) as d:
+                address = '%s:%d' % d.addr('echo')
+                self.fails(ini(server=dict(threads=threads), echo=dict(address=address)), re.escape(address))
+        with socket.create_server(('127.0.0.1', 0)) as other:
+            address = '%s:%d' % other.getsockname()
+            self.fails(ini(server=dict(threads=2), echo=dict(address=address)), re.escape(address))
+
+    def test_started_together(self):
+        """Of several started at one moment on one address at most one gets it, with threads too."""
+        for _ in range(2 if instrumented() else 20):
+            with socket.socket() as sock, tempfile.NamedTemporaryFile('w', suffix='.ini') as file:
+                sock.bind(('127.0.0.1', 0))
+                file.write(ini(server=dict(threads=8), echo=dict(address='%s:%d' % sock.getsockname())))
+                file.flush()
+                sock.close()
+                started = [subprocess.Popen([*COMMAND, '-c', file.name], stderr=subprocess.PIPE) for _ in range(4)]
+                try:
+                    ready = [any(b' ready ' in line for line in process.stderr) for process in started]
+                finally:
+                    for process in started:
+                        process.terminate()
+                        process.communicate(timeout=TIMEOUT)
+                self.assertLessEqual(sum(ready), 1)
+
+    def test_address_not_ours(self):
+        self.fails(ini(echo=dict(address='192.0.2.1:0')), r'192\.0\.2\.1')
+
+    def test_access_log(self):
+        self.fails(ini(server=dict(access_log='/nonexistent/access.log'), web={}), '/nonexistent/access.log')
+
+    def test_restart(self):
+        """An address whose last connections are in TIME_WAIT is free at once (SO_REUSEADDR)."""
+        with Echod(web={}) as d:
+            address = d.addr('web')
+            sock = d.connect('web')
+            sock.sendall(b'GET / HTTP/1.0\r\n\r\n')
+            recv_all(sock)
+        with Echod(web=dict(address='%s:%d' % address)) as d:
+            self.assertEqual(d.addr('web'), address)
+
+
+class Stop(unittest.TestCase):
+
+    def refused(self, address):
+        """Waits until the listening socket is closed."""
+        end = time.monotonic() + TIMEOUT
+        while time.monotonic() < end:
+            try:
+                connect(address).close()
+            except ConnectionRefusedError:
+                return
+            except ConnectionError:
+                pass
+        self.fail('still accepting')
+
+    def test_signals(self):
+        for number in signal.SIGTERM, signal.SIGINT:
+            with self.subTest(number=number), Echod() as d:
+                d.stop(number)
+                self.assertEqual([line.message for line in d.log_lines()][-2:], ['draining', 'stopped'])
+
+    def test_sigpipe_ignored(self):
+        with Echod() as d:
+            d.kill(signal.SIGPIPE)
+            d.turn()
+
+    def test_drain_finishes(self):
+        """A request in flight is answered and told to close; new connections are refused; an idle one does not wait."""
+        for threads in 1, 3:
+            with self.subTest(threads=threads), Echod(server=dict(threads=threads)) as d:
+                busy, idle = d.connect('web'), d.connect('web')
+                for sock in busy, idle:
+                    sock.sendall(REQUEST)
+                    answer = b''
+                    while not answer.endswith(b'Hello, Ada'):
+                        answer += sock.recv(4096)
+                busy.sendall(REQUEST[:20])
+                if threads == 1:
+                    d.turn()
+                d.kill()
+                d.wait_log('draining')
+                self.refused(d.addr('web'))
+                self.refused(d.addr('echo'))
+                self.assertEqual(recv_all(idle), b'')
+                idle.close()
+                if threads == 1:        # else nothing tells whether the half was read before the signal
+                    silent(busy, 0.1)
+                    busy.sendall(REQUEST[20:])
+                    answer, = parse_answers(recv_all(busy))
+                    self.assertEqual(answer.body, b'Hello, Ada')
+                    self.assertIn(('Connection', 'close'), answer.headers)
+                busy.close()
+                if d.probe:
+                    d.probe.close()
+                d.wait()
+
+    def test_drain_queued(self):
+        """Connections in the backlog and requests still unread when the signal comes are served, not reset."""
+        for threads in 1, 3:
+            with self.subTest(threads=threads), Echod(server=dict(threads=threads), web={}) as d:
+                kept = [d.connect('web') for _ in range(4)]
+                for sock in kept:
+                    sock.sendall(REQUEST)
+                    http.client.HTTPResponse(sock).begin()
+                d.kill(signal.SIGSTOP)
+                os.waitid(os.P_PID, d.process.pid, os.WSTOPPED | os.WNOWAIT)
+                queued = kept + [d.connect('web') for _ in range(20)]
+                for sock in queued:
+                    sock.sendall(REQUEST)
+                d.kill(signal.SIGTERM)
+                d.kill(signal.SIGCONT)
+                for sock in queued:
+                    answer, = parse_answers(recv_all(sock))
+                    self.assertEqual(answer.body, b'Hello, Ada')
+                    sock.close()
+                d.wait()
+
+    def test_drain_echo(self):
+        """A stream that its peer has ended comes back whole, though the peer reads only after the signal."""
+        data = os.urandom(300 * KIB)
+        with Echod(echo={}) as d:
+            sock = d.connect('echo', buffers=16 * KIB)
+            sent, = fill([sock], data)
+            sock.shutdown(socket.SHUT_WR)
+            d.turn()
+            d.kill()
+            d.wait_log('draining')
+            recv_same(sock, data[:sent])
+            sock.close()
+            d.probe.close()
+            d.wait()
+
+    def test_drain_timeout(self):
+        """What does not finish is cut, and the stop is still a clean one."""
+        with Echod(server=dict(drain_timeout='300ms')) as d:
+            web, echo = d.connect('web'), d.connect('echo', buffers=16 * KIB)
+            web.sendall(REQUEST[:20])
+            fill([echo], bytes(64 * MIB))
+            d.turn()
+            start = time.monotonic()
+            d.kill()
+            d.wait()
+            self.assertTrue(0.29 < time.monotonic() - start < 0.3 + 2 * SLOW)
+            for listener in 'web', 'echo':
+                self.assertTrue(d.log_lines('closed', listener=listener, reason='drain'), listener)
+            self.assertEqual(d.log_lines()[-1].message, 'stopped')
+
+    def test_second_signal(self):
+        for first, second in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM)):
+            with self.subTest(first=first, second=second), Echod(server=dict(drain_timeout='1h')) as d:
+                sock = d.connect('web')
+                sock.sendall(REQUEST[:20])
+                d.turn()
+                d.kill(first)
+                line = d.wait_log('draining')
+                self.assertIn('timeout', line.fields)
+                self.assertGreaterEqual(int(line.fields['connections']), 1)
+                silent(sock, 0.1)
+                d.kill(second)
+                d.wait(0)
+                self.assertTrue(gone(sock))
+
+
+class Threads(unittest.TestCase):
+
+    def test_threads(self):
+        with Echod(server=dict(threads=4)) as d:
+            self.assertEqual(d.wait_log('ready').fields, dict(listeners='2', threads='4'))
+            self.assertGreaterEqual(len(os.listdir(f'/proc/{d.process.pid}/task')), 4)
+            socks = [(d.connect('echo'), d.connect('web')) for _ in range(64)]
+            for echo, web in socks:
+                echo.sendall(b'four')
+                web.sendall(REQUEST)
+                web.shutdown(socket.SHUT_WR)
+            for echo, web in socks:
+                recv_same(echo, b'four', eof=False)
+                self.assertEqual(parse_answers(recv_all(web))[0].body, b'Hello, Ada')
+
+    def test_auto(self):
+        with Echod(server=dict(threads='auto')) as d:
+            d.turn()
+            self.assertGreaterEqual(int(d.wait_log('ready').fields['threads']), 1)
+
+
+class Limits(unittest.TestCase):
+
+    def test_max_connections(self):
+        """Refused is closed at once, told once an episode; a slot that falls free is used again."""
+        for threads in 1, 4:
+            with self.subTest(threads=threads), Echod(server=dict(threads=threads, max_connections=3), echo={}) as d:
+                d.expect_log('connection refused.* reason=max_connections')
+                socks = [d.connect('echo') for _ in range(10)]
+                served = [sock for sock in socks if echoes(sock)]
+                self.assertEqual(len(served), 3)
+                for sock in served:
+                    sock.close()
+                d.wait_log('closed', count=3)
+                self.assertTrue(any(echoes(d.connect('echo')) for _ in range(10)))
+                d.stop()
+                self.assertEqual(len(d.log_lines('connection refused', reason='max_connections')), 1)
+
+    def test_descriptors(self):
+        """EMFILE: paused with one line and no spin, those inside are served, and it goes on by itself."""
+        if 'valgrind' in COMMAND[0]:
+            self.skipTest('valgrind closes the connections that it tells to be over the limit')
+        with Echod(nofile=64, echo={}) as d:
+            d.expect_log('too few descriptors for max_connections')
+            d.expect_log('accept paused.*error="Too many open files"')
+            socks = [d.connect('echo') for _ in range(100)]
+            d.wait_log('accept paused')
+            cpu = d.cpu()
+            silent(socks[-1], 1.5)
+            if not instrumented():
+                self.assertLess(d.cpu() - cpu, 0.1)
+            self.assertTrue(echoes(socks[0]))
+            for sock in socks[:80]:
+                sock.close()
+            for sock in socks[80:]:
+                self.assertTrue(echoes(sock))
+            self.assertEqual(d.wait_log('accept resumed').level, 'notice')
+            d.stop()
+            self.assertEqual(len(d.log_lines('accept paused')), 1)
+
+
+class Log(unittest.TestCase):
+
+    def test_order(self):
+        """The addresses really bound, then ready."""
+        with Echod() as d:
+            lines = d.log_lines()[:3]
+            self.assertEqual([(line.level, line.message) for line in lines],
+                             [('notice', 'listening'), ('notice', 'listening'), ('notice', 'ready')])
+            self.assertEqual([line.fields.get('listener') for line in lines], ['echo', 'web', None])
+            self.assertTrue(all(port > 0 for name in ('echo', 'web') for _, port in d.addrs(name)))
+
+    def test_levels(self):
+        """Each shows its own lines and those above it; at warning a clean run says nothing."""
+        for level, closed in (('debug', 1), ('info', 0), ('notice', 0)):
+            with self.subTest(level=level), Echod(server=dict(log_level=level), echo={}) as d:
+                with d.connect('echo') as sock:
+                    self.assertTrue(echoes(sock))
+                d.stop()
+                self.assertEqual(len(d.log_lines('closed')), closed)
+
+    def test_json(self):
+        with Echod(server=dict(log_format='json')) as d:
+            with d.connect('web') as sock:
+                sock.sendall(REQUEST.replace(b'1.1', b'1.0'))
+                recv_all(sock)
+            d.wait_log('closed')
+            d.stop()
+            objects = [json.loads(line.raw) for line in d.log_lines()]
+            for item in objects:
+                self.assertRegex(item['time'], r'^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$')
+                self.assertIn(item['level'], ('notice', 'info', 'debug'))
+            self.assertEqual(objects[0]['listener'], 'echo')
+            self.assertEqual([item['message'] for item in objects if item['level'] != 'info'],
+                             ['listening', 'listening', 'ready', 'closed', 'draining', 'stopped'])
+
+    def test_finished(self):
+        """What the server closes is told once, errors too."""
+        for raw in REQUEST.replace(b'1.1', b'1.0'), REQUEST.replace(b'Ada', b'%zz'), b'nonsense\r\n\r\n':
+            with self.subTest(raw=raw), Echod(web={}) as d:
+                with d.connect('web') as sock:
+                    sock.sendall(raw)
+                    got = len(recv_all(sock))
+                d.wait_log('closed', listener='web', reason='finished', bytes_in=len(raw), bytes_out=got)
+                d.stop()
+                self.assertEqual(len(d.log_lines('closed')), 1)
+
+
+class AccessLog(unittest.TestCase):
+    """One line a request, to stderr or a file, and nothing from a stranger's request unescaped."""
+
+    ASKED = ((b'/', '200'), (b'/Ada?x=1', '200'), (b'/a/b', '404'), (b'/%1b%0a', '400'))
+
+    def ask(self, d):
+        with d.connect('web') as sock:      # keep-alive, but for what ends the connection
+            for target, _ in self.ASKED:
+                sock.sendall(b'GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n' % target)
+            sock.shutdown(socket.SHUT_WR)
+            self.assertEqual([str(a.status) for a in parse_answers(recv_all(sock))], [s for _, s in self.ASKED])
+
+    def check(self, lines):
+        self.assertEqual(len(lines), len(self.ASKED), lines)
+        for line, (target, status) in zip(lines, self.ASKED):
+            self.assertEqual((line.level, line.fields['method'], line.fields['target'], str(line.fields['status'])),
+                             ('access', 'GET', target.decode(), status))
+            self.assertRegex(line.fields['peer'], r'^127\.0\.0\.1:\d+$')
+            self.assertRegex(line.raw, r'^[ -~]*$')
+
+    def test_stderr(self):
+        with Echod(server=dict(access_log='stderr'), web={}) as d:
+            self.ask(d)
+            d.stop()
+            self.check([line for line in d.log_lines() if line.level == 'access'])
+
+    def test_file(self):
+        """Appended to, never cut."""
+        for log_format in 'text', 'json':
+            with Echod(server=dict(access_log='@FOLDER@/access.log', log_format=log_format), web={}) as d:
+                for _ in range(2):
+                    self.ask(d)
+                d.stop()
+                self.assertFalse([line for line in d.log_lines() if line.level == 'access'])
+                with open(d.path('access.log'), encoding='ascii', newline='\n') as file:
+                    lines = [parse_line(raw) for raw in file.read().splitlines()]
+                self.check(lines[:len(self.ASKED)])
+                self.check(lines[len(self.ASKED):])
+
+
+if __name__ == '__main__':
+    unittest.main()

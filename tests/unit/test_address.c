@@ -1,0 +1,181 @@
+#include "address.h"
+
+#include "unit.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static struct address parsed(const char *text)
+{
+    struct address list[8];
+    char err[256] = "";
+    ck_assert_msg(address_parse(text, list, 8, err, sizeof err) == 1, "%s: %s", text, err);
+    return list[0];
+}
+
+/* Numeric hosts only: names are the resolver's matter. */
+START_TEST(test_parse)
+{
+    static const struct {
+        const char *text, *same;
+        int family;
+        unsigned port;
+    } cases[] = {
+        { "127.0.0.1:8888", "127.0.0.1:8888", AF_INET, 8888 },
+        { "0.0.0.0:0", "0.0.0.0:0", AF_INET, 0 },
+        { "255.255.255.255:65535", "255.255.255.255:65535", AF_INET, 65535 },
+        { "1.2.3.4:00080", "1.2.3.4:80", AF_INET, 80 },
+        { "[::]:80", "[::]:80", AF_INET6, 80 },
+        { "[::1]:65535", "[::1]:65535", AF_INET6, 65535 },
+        { "[2001:DB8:0:0:0:0:0:1]:1", "[2001:db8::1]:1", AF_INET6, 1 },
+        { "[::ffff:1.2.3.4]:1", "[::ffff:1.2.3.4]:1", AF_INET6, 1 },
+        { "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535", "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
+          AF_INET6, 65535 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct address a = parsed(cases[i].text);
+        char text[ADDRESS_TEXT];
+        ck_assert_str_eq(address_format(&a, text), cases[i].same);
+        ck_assert_ptr_eq(address_format(&a, text), text);
+        ck_assert_int_eq(a.sa.any.sa_family, cases[i].family);
+        ck_assert_uint_eq(a.len, cases[i].family == AF_INET ? sizeof a.sa.v4 : sizeof a.sa.v6);
+        ck_assert_uint_eq(address_port(&a), cases[i].port);
+    }
+}
+END_TEST
+
+START_TEST(test_parse_refuses)
+{
+    static const char shape[] = "is not HOST:PORT or [V6]:PORT", brackets[] = "needs brackets", port[] = "port",
+                      v6[] = "is not an IPv6 address", any[] = "";
+    static const struct {
+        const char *text, *word;
+    } cases[] = {
+        { "", shape },
+        { ":", shape },
+        { "127.0.0.1", shape },
+        { "8888", shape },
+        { ":8888", shape },
+        { "127.0.0.1:", shape },
+        { "[]:80", shape },
+        { "[::1]", shape },
+        { "[::1]:", shape },
+        { "[::1]80", shape },
+        { "[::1]x:80", shape },
+        { "[::1:80", shape },
+        { "::1", brackets },
+        { "::1:80", brackets },
+        { "::", brackets },
+        { "127.0.0.1:80:90", brackets },
+        { "127.0.0.1:65536", port },
+        { "127.0.0.1:99999999999999999999", port },
+        { "127.0.0.1:000080", port },
+        { "127.0.0.1:-1", port },
+        { "127.0.0.1:+80", port },
+        { "127.0.0.1: 80", any },
+        { "127.0.0.1:80 ", any },
+        { "127.0.0.1:80 127.0.0.1:81", any },
+        { "127.0.0.1:0x50", port },
+        { "127.0.0.1:http", port },
+        { "[::1]:65536", port },
+        { "[::1]:80]", port },
+        { "[127.0.0.1]:80", v6 },
+        { "[::1g]:80", v6 },
+        { "[localhost]:80", v6 },
+        { "[[::1]]:80", shape },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct address list[8];
+        char err[256] = "";
+        ck_assert_msg(address_parse(cases[i].text, list, 8, err, sizeof err) == -1, "%s", cases[i].text);
+        ck_assert_msg(strstr(err, cases[i].word) != NULL, "%s: %s", cases[i].text, err);
+    }
+}
+END_TEST
+
+START_TEST(test_host_too_long)
+{
+    char text[400], err[600];
+    struct address list[8];
+    memset(text, 'a', sizeof text);
+    snprintf(text + 256, sizeof text - 256, ":80");
+    ck_assert_int_eq(address_parse(text, list, 8, err, sizeof err), -1);
+    ck_assert_ptr_nonnull(strstr(err, "too long"));
+}
+END_TEST
+
+/* A sentence is cut where its buffer ends, and so is the list. */
+START_TEST(test_little_room)
+{
+    char err[8] = "1234567";
+    struct address one;
+    ck_assert_int_eq(address_parse("nonsense", &one, 1, err, 5), -1);
+    ck_assert_str_eq(err, "\"non");
+    ck_assert_str_eq(err + 5, "67");
+    memset(&one, 'x', sizeof one);
+    ck_assert_int_eq(address_parse("127.0.0.1:80", &one, 0, err, sizeof err), 0);
+    ck_assert_int_eq(((char *)&one)[0], 'x');
+    ck_assert_int_eq(address_parse("127.0.0.1:80", &one, 1, err, sizeof err), 1);
+}
+END_TEST
+
+START_TEST(test_set_port)
+{
+    static const char *const texts[] = { "127.0.0.1:0", "[::1]:0" }, *const expected[] = { "127.0.0.1:65535",
+                                                                                           "[::1]:65535" };
+    for (int i = 0; i < 2; i++) {
+        struct address a = parsed(texts[i]);
+        char text[ADDRESS_TEXT];
+        address_set_port(&a, 65535);
+        ck_assert_uint_eq(address_port(&a), 65535);
+        ck_assert_str_eq(address_format(&a, text), expected[i]);
+        address_set_port(&a, 0);
+        ck_assert_str_eq(address_format(&a, text), texts[i]);
+    }
+}
+END_TEST
+
+START_TEST(test_overlaps)
+{
+    static const struct {
+        const char *a, *b;
+        bool overlaps;
+    } cases[] = {
+        { "127.0.0.1:80", "127.0.0.1:80", true },
+        { "127.0.0.1:80", "127.0.0.1:81", false },
+        { "127.0.0.1:80", "127.0.0.2:80", false },
+        { "127.0.0.1:80", "0.0.0.0:80", true },
+        { "127.0.0.1:80", "0.0.0.0:81", false },
+        { "0.0.0.0:80", "0.0.0.0:80", true },
+        { "127.0.0.1:0", "127.0.0.1:0", false }, /* each gets a port of its own */
+        { "0.0.0.0:0", "0.0.0.0:0", false },
+        { "[::1]:80", "[::1]:80", true },
+        { "[::1]:80", "[::2]:80", false },
+        { "[::1]:80", "[::1]:81", false },
+        { "[::1]:80", "[::]:80", true },
+        { "[::]:80", "[::]:81", false },
+        { "[::]:0", "[::1]:0", false },
+        { "0.0.0.0:80", "[::]:80", false }, /* an IPv6 socket takes no IPv4 */
+        { "127.0.0.1:80", "[::1]:80", false },
+        { "127.0.0.1:80", "[::ffff:127.0.0.1]:80", false },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct address a = parsed(cases[i].a), b = parsed(cases[i].b);
+        ck_assert_msg(address_overlaps(&a, &b) == cases[i].overlaps, "%s %s", cases[i].a, cases[i].b);
+        ck_assert_msg(address_overlaps(&b, &a) == cases[i].overlaps, "%s %s", cases[i].b, cases[i].a);
+    }
+}
+END_TEST
+
+/* A link-local address means another host on each interface. */
+START_TEST(test_overlaps_by_scope)
+{
+    struct address a = parsed("[fe80::1]:80"), b = a;
+    ck_assert(address_overlaps(&a, &b));
+    b.sa.v6.sin6_scope_id = 2;
+    ck_assert(!address_overlaps(&a, &b));
+}
+END_TEST
+
+UNIT_MAIN("address", test_parse, test_parse_refuses, test_host_too_long, test_little_room, test_set_port, test_overlaps,
+          test_overlaps_by_scope)

@@ -1,0 +1,1141 @@
+#include "conn.h"
+
+#include "log.h"
+#include "unit.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define TURNS      100000
+#define MS         1000000
+#define CONN_BOUND 262144 /* the most that a connection may hold */
+
+/* --- A handler that does as it is told ------------------------------------------------------------------------------ */
+
+/* What a hook does: puts out so many letters, asks for a time limit, and decides. */
+struct order {
+    enum handler_next next;
+    size_t put;
+    char letter;
+    bool limit;
+    uint64_t milliseconds;
+};
+
+enum input_style {
+    INPUT_ECHO,  /* sends everything back, borrowed */
+    INPUT_ORDER, /* takes everything, and does as orders.input says */
+    INPUT_LINES, /* takes whole lines, and sends them back */
+    INPUT_NOTHING /* takes nothing */,
+    INPUT_SLOWLY /* takes byte by byte, and puts out as much as is enough for each */
+};
+
+static struct {
+    struct order open, input, eof, expire, drain;
+    enum input_style style;
+} orders;
+
+/* What was called, in order. */
+static char trace[1 << 16];
+static size_t trace_len;
+
+static struct {
+    int opened, closed;
+    size_t taken;                /* bytes that input() took */
+    const void *shared;          /* that open() was given */
+    struct conn seen;            /* as a hook saw it last */
+    char input[70000], last[16]; /* what was shown last */
+    size_t input_len;
+} told;
+
+/* The state of a connection. */
+struct state {
+    char was_zero; /* 0 at first */
+    bool closed;
+};
+
+static void note(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int n = vsnprintf(trace + trace_len, sizeof trace - trace_len, format, arguments);
+    va_end(arguments);
+    trace_len += (size_t)n;
+    ck_assert_uint_lt(trace_len, sizeof trace);
+}
+
+static enum handler_next obey(const char *hook, const struct order *order, struct conn *conn, struct state *state,
+                              struct output *out)
+{
+    ck_assert(!state->closed);
+    ck_assert_int_le(conn->now, deadline_now());
+    ck_assert_int_ge(conn->now, told.seen.now);
+    ck_assert_uint_eq(out->len, 0);
+    told.seen = *conn;
+    note("%s ", hook);
+    char *letters = malloc(order->put + 1);
+    memset(letters, order->letter, order->put + 1);
+    output_copy(out, letters, order->put);
+    free(letters);
+    if (order->limit)
+        conn_timeout(conn, order->milliseconds);
+    return order->next;
+}
+
+static enum handler_next hook_open(struct conn *conn, void *state, void *shared, struct output *out)
+{
+    struct state *s = state;
+    ck_assert_int_eq(s->was_zero, 0);
+    s->was_zero = 1;
+    told.opened++;
+    told.shared = shared;
+    return obey("open", &orders.open, conn, state, out);
+}
+
+static void take_lines(struct bytes *in, struct output *out)
+{
+    const char *end;
+    while ((end = memchr(in->data, '\n', in->len)) != NULL) {
+        size_t len = (size_t)(end - in->data) + 1;
+        output_copy(out, in->data, len);
+        bytes_skip(in, len);
+    }
+}
+
+static void take_slowly(struct bytes *in, struct output *out)
+{
+    static char letters[OUTPUT_ENOUGH];
+    while (in->len > 0 && !output_full(out)) {
+        memset(letters, in->data[0], sizeof letters);
+        output_borrow(out, letters, sizeof letters); /* overwritten by the next call */
+        bytes_skip(in, 1);
+    }
+}
+
+static enum handler_next hook_input(struct conn *conn, void *state, struct bytes *in, struct output *out)
+{
+    enum handler_next next = HANDLER_MORE;
+    size_t before = in->len;
+    ck_assert(in->len > 0 && in->len <= 65536);
+    told.input_len = in->len;
+    memcpy(told.input, in->data, in->len);
+    if (in->len < 40)
+        note("input(%.*s) ", (int)in->len, in->data);
+    switch (orders.style) {
+    case INPUT_ECHO:
+        output_borrow(out, in->data, in->len);
+        bytes_skip(in, in->len);
+        break;
+    case INPUT_ORDER:
+        bytes_skip(in, in->len);
+        next = obey("input", &orders.input, conn, state, out);
+        break;
+    case INPUT_LINES:
+        take_lines(in, out);
+        break;
+    case INPUT_SLOWLY:
+        take_slowly(in, out);
+        break;
+    case INPUT_NOTHING:
+        break;
+    }
+    told.seen = *conn;
+    told.taken += before - in->len;
+    return next;
+}
+
+static enum handler_next hook_eof(struct conn *conn, void *state, struct output *out)
+{
+    return obey("eof", &orders.eof, conn, state, out);
+}
+
+static enum handler_next hook_expire(struct conn *conn, void *state, struct output *out)
+{
+    return obey("expire", &orders.expire, conn, state, out);
+}
+
+static enum handler_next hook_drain(struct conn *conn, void *state, struct output *out)
+{
+    ck_assert(conn->draining);
+    return obey("drain", &orders.drain, conn, state, out);
+}
+
+static void hook_close(void *state)
+{
+    struct state *s = state;
+    ck_assert(!s->closed);
+    s->closed = true;
+    told.closed++;
+    note("close ");
+}
+
+static const struct handler obedient = {
+    .name = "obedient",
+    .state_size = sizeof(struct state),
+    .open = hook_open,
+    .input = hook_input,
+    .eof = hook_eof,
+    .expire = hook_expire,
+    .drain = hook_drain,
+    .close = hook_close,
+};
+
+/* The hook that is required, and no other. */
+static const struct handler plain = { .name = "plain", .input = hook_input };
+
+/* --- One end of a socket pair is the peer, the other is given to the pool ------------------------------------------------ */
+
+struct peer {
+    int fd;
+    size_t sent, got;
+    bool ended, reset; /* what was read last */
+    char first[1 << 16];
+};
+
+static struct event_base *base;
+static struct conn_pool pool;
+static struct conn_settings settings;
+static int ended, expected_to_end;
+
+static void on_ended(void *arg)
+{
+    ck_assert_ptr_eq(arg, &ended);
+    ended++;
+}
+
+/* A world with handlers that say MORE, and FINISH at the end. */
+static void setup(const struct handler *handler)
+{
+    orders.eof.next = HANDLER_FINISH;
+    signal(SIGPIPE, SIG_IGN); /* as the server does */
+    base = event_base_new();
+    ck_assert_ptr_nonnull(base);
+    ck_assert_int_eq(conn_pool_init(&pool, base, NULL), 0);
+    settings = (struct conn_settings){ .handler = handler,
+                                       .shared = &orders,
+                                       .listener = "test",
+                                       .idle_timeout = 60000,
+                                       .ended = on_ended,
+                                       .ended_arg = &ended };
+}
+
+static void teardown(void)
+{
+    conn_pool_abort(&pool);
+    ck_assert_uint_eq(pool.count, 0);
+    ck_assert_ptr_null(pool.first);
+    ck_assert_int_eq(ended, expected_to_end);
+    ck_assert_int_eq(told.closed, told.opened);
+    conn_pool_free(&pool);
+    event_base_free(base);
+}
+
+/* Small buffers in the kernel, so that little is needed to fill them. */
+static void join(struct peer *peer)
+{
+    struct address address = { .len = sizeof(struct sockaddr_in) };
+    int ends[2], size = 16384;
+    address.sa.v4 = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(4711) };
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+    setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    memset(peer, 0, sizeof *peer);
+    peer->fd = ends[1];
+    expected_to_end++;
+    conn_open(&pool, &settings, ends[0], &address);
+}
+
+/* Sends as much of it as the socket takes. */
+static size_t say_some(struct peer *peer, const char *data, size_t len)
+{
+    ssize_t n = send(peer->fd, data, len, MSG_NOSIGNAL);
+    ck_assert_msg(n >= 0 || errno == EAGAIN, "%s", strerror(errno));
+    peer->sent += n > 0 ? (size_t)n : 0;
+    return n > 0 ? (size_t)n : 0;
+}
+
+static void say(struct peer *peer, const char *text)
+{
+    ck_assert_uint_eq(say_some(peer, text, strlen(text)), strlen(text));
+}
+
+/* The byte at a position of a stream; its period is no power of two. */
+static char pattern(size_t at)
+{
+    return (char)(at % 251 + at / 251 % 7);
+}
+
+/* Reads up to most bytes; each must be the one that the pattern has there, unless it is 0. */
+static void hear_some(struct peer *peer, size_t most, bool patterned)
+{
+    char buf[65536];
+    ssize_t n = recv(peer->fd, buf, most < sizeof buf ? most : sizeof buf, 0);
+    peer->ended = n == 0;
+    peer->reset = n < 0 && errno != EAGAIN;
+    for (ssize_t i = 0; i < n; i++, peer->got++) {
+        if (peer->got < sizeof peer->first - 1)
+            peer->first[peer->got] = buf[i];
+        ck_assert_msg(!patterned || buf[i] == pattern(peer->got), "byte %zu", peer->got);
+    }
+}
+
+/* One turn of the loop, waiting for nothing; then all peers hear what there is. */
+static void turn(struct peer *peer)
+{
+    ck_assert_int_ge(event_base_loop(base, EVLOOP_NONBLOCK), 0);
+    if (peer != NULL && !peer->ended && !peer->reset)
+        hear_some(peer, 65536, false);
+}
+
+static void turns(struct peer *peer, int count)
+{
+    while (count-- > 0)
+        turn(peer);
+}
+
+/* Turns the loop until it is so, without a rest; gives up in the end. */
+#define until(peer, condition)                                                                           \
+    do {                                                                                                 \
+        for (int64_t end_ = deadline_now() + 3000 * (int64_t)MS; !(condition) && deadline_now() < end_;) \
+            turn(peer);                                                                                  \
+        ck_assert(condition);                                                                            \
+    } while (0)
+
+static void leave(struct peer *peer)
+{
+    close(peer->fd);
+    peer->fd = -1;
+}
+
+/* --- Order ----------------------------------------------------------------------------------------------------------- */
+
+START_TEST(test_order_of_hooks)
+{
+    struct peer peer;
+    setup(&obedient);
+    join(&peer);
+    ck_assert_str_eq(trace, "open ");
+    ck_assert_uint_eq(pool.count, 1);
+    say(&peer, "one");
+    until(&peer, peer.got == 3);
+    say(&peer, "two");
+    shutdown(peer.fd, SHUT_WR);
+    until(&peer, peer.ended);
+    until(NULL, ended == 1);
+    ck_assert_str_eq(trace, "open input(one) input(two) eof close ");
+    ck_assert_str_eq(peer.first, "onetwo");
+    ck_assert_uint_eq(pool.count, 0);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+START_TEST(test_what_a_hook_sees)
+{
+    struct peer peer;
+    setup(&obedient);
+    join(&peer);
+    ck_assert_ptr_eq(told.shared, &orders);
+    ck_assert_str_eq(told.seen.listener, "test");
+    ck_assert_ptr_null(told.seen.access);
+    ck_assert_uint_eq(address_port(&told.seen.peer), 4711);
+    ck_assert(!told.seen.draining);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* Without hooks: MORE, FINISH, ABORT, FINISH, as the contract says. */
+START_TEST(test_defaults)
+{
+    struct peer peer;
+    setup(&plain);
+    join(&peer); /* open, input, eof */
+    say(&peer, "hello");
+    until(&peer, peer.got == 5);
+    shutdown(peer.fd, SHUT_WR);
+    until(&peer, peer.ended && ended == 1);
+    leave(&peer);
+    join(&peer); /* drain */
+    conn_pool_drain(&pool);
+    until(&peer, peer.ended);
+    ck_assert_int_eq(ended, 1);
+    leave(&peer);
+    until(NULL, ended == 2);
+    teardown();
+}
+END_TEST
+
+START_TEST(test_expire_default)
+{
+    struct handler handler = obedient;
+    struct peer peer;
+    handler.expire = NULL;
+    setup(&handler);
+    orders.open = (struct order){ .limit = true, .milliseconds = 10 };
+    join(&peer);
+    until(&peer, ended == 1);
+    ck_assert_str_eq(trace, "open close ");
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* --- Finish, abort, reset ------------------------------------------------------------------------------------------- */
+
+/* However much it is, all of the output reaches the peer; then the end; and what the peer still says is dropped. */
+START_TEST(test_finish_sends_everything)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.style = INPUT_ORDER;
+    orders.input = (struct order){ HANDLER_FINISH, 1 << 20, 'x', false, 0 };
+    join(&peer);
+    say(&peer, "go");
+    turns(NULL, 100);
+    ck_assert_int_eq(told.closed, 0);
+    until(&peer, peer.ended);
+    ck_assert_uint_eq(peer.got, 1 << 20);
+    for (size_t i = 0; i < sizeof peer.first - 1; i++)
+        ck_assert_int_eq(peer.first[i], 'x');
+    for (int i = 0; i < 20; i++) {
+        say(&peer, "is anybody there?");
+        turns(NULL, 3);
+    }
+    ck_assert_int_eq(ended, 0);
+    leave(&peer);
+    until(NULL, ended == 1);
+    ck_assert_str_eq(trace, "open input(go) input close ");
+    teardown();
+}
+END_TEST
+
+/* A peer that sends on and on while the last answer goes out loses nothing of it. */
+START_TEST(test_finish_while_the_peer_sends)
+{
+    struct peer peer;
+    static char flood[20000];
+    setup(&obedient);
+    orders.style = INPUT_ORDER;
+    orders.input = (struct order){ HANDLER_FINISH, 300000, 'x', false, 0 };
+    join(&peer);
+    say(&peer, "go");
+    for (int i = 0; i < 200; i++) {
+        say_some(&peer, flood, sizeof flood);
+        turn(i % 2 == 0 ? NULL : &peer);
+    }
+    until(&peer, peer.ended);
+    ck_assert_uint_eq(peer.got, 300000);
+    leave(&peer);
+    until(NULL, ended == 1);
+    teardown();
+}
+END_TEST
+
+START_TEST(test_finish_at_once)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.open = (struct order){ HANDLER_FINISH, 3, 'x', false, 0 };
+    join(&peer);
+    say(&peer, "hello");
+    until(&peer, peer.ended);
+    ck_assert_str_eq(peer.first, "xxx");
+    leave(&peer);
+    until(NULL, ended == 1);
+    ck_assert_str_eq(trace, "open close ");
+    teardown();
+}
+END_TEST
+
+START_TEST(test_abort)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.style = INPUT_ORDER;
+    orders.input = (struct order){ HANDLER_ABORT, 100, 'x', false, 0 };
+    join(&peer);
+    say(&peer, "go");
+    until(&peer, peer.ended || peer.reset);
+    ck_assert_uint_eq(peer.got, 0);
+    ck_assert_int_eq(ended, 1);
+    ck_assert_str_eq(trace, "open input(go) input close ");
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+START_TEST(test_abort_at_once)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.open = (struct order){ HANDLER_ABORT, 100, 'x', false, 0 };
+    join(&peer);
+    ck_assert_int_eq(ended, 1);
+    ck_assert_uint_eq(pool.count, 0);
+    until(&peer, peer.ended);
+    ck_assert_uint_eq(peer.got, 0);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* A peer that goes with something unread resets the connection: no eof, and everything is freed. */
+START_TEST(test_reset)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.open = (struct order){ HANDLER_MORE, 5, 'x', false, 0 };
+    join(&peer);
+    leave(&peer);
+    until(NULL, ended == 1);
+    ck_assert_str_eq(trace, "open close ");
+    teardown();
+}
+END_TEST
+
+START_TEST(test_reset_while_paused)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.open = (struct order){ HANDLER_MORE, 1 << 20, 'x', false, 0 };
+    join(&peer);
+    turns(NULL, 10);
+    leave(&peer);
+    until(NULL, ended == 1);
+    ck_assert_str_eq(trace, "open close ");
+    teardown();
+}
+END_TEST
+
+START_TEST(test_reset_while_flushing)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.open = (struct order){ HANDLER_FINISH, 1 << 20, 'x', false, 0 };
+    join(&peer);
+    turns(NULL, 10);
+    leave(&peer);
+    until(NULL, ended == 1);
+    ck_assert_str_eq(trace, "open close ");
+    teardown();
+}
+END_TEST
+
+/* --- Unread bytes -------------------------------------------------------------------------------------------------- */
+
+START_TEST(test_unread_is_shown_again)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.style = INPUT_LINES;
+    join(&peer);
+    static const char *const parts[] = { "ab", "c\nde", "f", "\n\n", "g", "h" };
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        say(&peer, parts[i]);
+        turns(&peer, 3);
+    }
+    ck_assert_str_eq(peer.first, "abc\ndef\n\n");
+    ck_assert_str_eq(trace, "open input(ab) input(abc\nde) input(def) input(def\n\n) input(g) input(gh) ");
+    shutdown(peer.fd, SHUT_WR);
+    until(&peer, peer.ended);
+    ck_assert_str_eq(trace + strlen(trace) - 10, "eof close ");
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* The connections of a pool share its buffers, and nothing else. */
+START_TEST(test_connections_do_not_mix)
+{
+    static struct peer peers[8];
+    char expected[64] = "";
+    setup(&obedient);
+    orders.style = INPUT_LINES;
+    for (int i = 0; i < 8; i++)
+        join(&peers[i]);
+    for (int round = 0; round < 10; round++)
+        for (int i = 0; i < 8; i++) {
+            char text[] = { (char)('a' + i), (char)('0' + round), round % 3 == i % 3 ? '\n' : '.', '\0' };
+            say(&peers[i], text);
+            turns(&peers[i], 2);
+        }
+    for (int i = 0; i < 8; i++) {
+        say(&peers[i], "\n");
+        until(&peers[i], peers[i].got == 31);
+        char *p = expected;
+        for (int round = 0; round < 10; round++)
+            p += sprintf(p, "%c%d%c", 'a' + i, round, round % 3 == i % 3 ? '\n' : '.');
+        strcpy(p, "\n");
+        ck_assert_str_eq(peers[i].first, expected);
+        leave(&peers[i]);
+    }
+    teardown();
+}
+END_TEST
+
+/* 65535 bytes may stay unread; when one more comes, that is the limit. */
+START_TEST(test_unread_limit)
+{
+    struct peer peer;
+    static char bytes[65536];
+    setup(&obedient);
+    orders.style = INPUT_NOTHING;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = pattern(i);
+    join(&peer);
+    for (size_t at = 0; at < 65535; turn(NULL))
+        at += say_some(&peer, bytes + at, 65535 - at);
+    turns(NULL, 10);
+    ck_assert_uint_eq(told.input_len, 65535);
+    ck_assert_mem_eq(told.input, bytes, 65535);
+    ck_assert_int_eq(ended, 0);
+    say_some(&peer, bytes + 65535, 1);
+    until(NULL, ended == 1);
+    ck_assert_uint_eq(told.input_len, 65536);
+    ck_assert_mem_eq(told.input, bytes, 65536);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* As much as may stay unread, then the end of the line and more behind it: nothing is stuck, nothing is lost. */
+START_TEST(test_unread_up_to_the_limit)
+{
+    struct peer peer;
+    static char bytes[65535 + 9000];
+    setup(&obedient);
+    orders.style = INPUT_LINES;
+    memset(bytes, 'x', sizeof bytes);
+    bytes[65535] = '\n';
+    bytes[sizeof bytes - 1] = '\n';
+    join(&peer);
+    for (size_t at = 0; at < 65535; turn(&peer))
+        at += say_some(&peer, bytes + at, 65535 - at);
+    turns(&peer, 10);
+    ck_assert_uint_eq(peer.got, 0);
+    for (size_t at = 65535; at < sizeof bytes; turn(&peer))
+        at += say_some(&peer, bytes + at, sizeof bytes - at);
+    until(&peer, peer.got == sizeof bytes);
+    shutdown(peer.fd, SHUT_WR);
+    until(&peer, peer.ended);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* A handler that stops because enough is queued is called again, and all comes out in order. */
+START_TEST(test_enough_output)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.style = INPUT_SLOWLY;
+    join(&peer);
+    say(&peer, "abcdefghijklmnopqrstuvwxyz");
+    shutdown(peer.fd, SHUT_WR);
+    for (int turns_left = TURNS; turns_left > 0 && !peer.ended; turns_left--) {
+        size_t before = peer.got;
+        peer.got = 0;
+        turn(NULL);
+        hear_some(&peer, 8192, false);
+        for (size_t i = 0; i < peer.got; i++)
+            ck_assert_int_eq(peer.first[i], (char)('a' + (before + i) / OUTPUT_ENOUGH));
+        peer.got += before;
+    }
+    ck_assert_uint_eq(peer.got, 26 * OUTPUT_ENOUGH);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* --- Backpressure --------------------------------------------------------------------------------------------------- */
+
+static char stream[1 << 21];
+
+/* Sends the pattern on from where it stopped, as far as the socket takes it. */
+static void say_pattern(struct peer *peer, size_t total)
+{
+    for (size_t n = 1; n > 0 && peer->sent < total;)
+        n = say_some(peer, stream + peer->sent, total - peer->sent);
+}
+
+static void fill_stream(void)
+{
+    for (size_t i = 0; i < sizeof stream; i++)
+        stream[i] = pattern(i);
+}
+
+/* A peer sends and does not read: it is paused, and what is held for it is bounded. Then it reads: not a byte is lost. */
+START_TEST(test_pause)
+{
+    struct peer peer;
+    setup(&obedient);
+    fill_stream();
+    join(&peer);
+    for (int i = 0; i < 1000; i++) {
+        say_pattern(&peer, sizeof stream);
+        turn(NULL);
+    }
+    size_t stopped = peer.sent, taken = told.taken;
+    ck_assert_uint_lt(taken, CONN_BOUND);
+    for (int i = 0; i < 1000; i++) {
+        say_pattern(&peer, sizeof stream);
+        turn(NULL);
+    }
+    ck_assert_uint_eq(peer.sent, stopped);
+    ck_assert_uint_eq(told.taken, taken);
+    for (int i = 0; i < TURNS && peer.got < sizeof stream; i++) {
+        say_pattern(&peer, sizeof stream);
+        turn(NULL);
+        hear_some(&peer, 30011, true);
+        ck_assert_uint_lt(told.taken - peer.got, CONN_BOUND);
+    }
+    ck_assert_uint_eq(peer.got, sizeof stream);
+    ck_assert_int_eq(ended, 0);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* A peer sends, closes its side, and only then reads: everything, and then the end. */
+START_TEST(test_half_close_while_paused)
+{
+    struct peer peer;
+    setup(&obedient);
+    fill_stream();
+    join(&peer);
+    for (int i = 0; i < 1000; i++) {
+        say_pattern(&peer, sizeof stream);
+        turn(NULL);
+    }
+    shutdown(peer.fd, SHUT_WR);
+    turns(NULL, 100);
+    ck_assert_str_eq(trace, "open ");
+    for (int i = 0; i < TURNS && !peer.ended; i++) {
+        turn(NULL);
+        hear_some(&peer, 65536, true);
+    }
+    ck_assert_uint_eq(peer.got, peer.sent);
+    ck_assert_str_eq(trace, "open eof close ");
+    ck_assert_int_eq(ended, 1);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* Bytes that the handler left unread when it was paused are shown again once the output is out, with nothing new. */
+START_TEST(test_unread_while_paused)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.style = INPUT_SLOWLY;
+    join(&peer);
+    say(&peer, "abcdefgh");
+    turns(NULL, 100);
+    ck_assert_uint_lt(told.taken, 8);
+    until(&peer, peer.got == 8 * OUTPUT_ENOUGH);
+    ck_assert_uint_eq(told.taken, 8);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* Output that open() queued counts as well: nothing is read before it is out. */
+START_TEST(test_pause_from_the_beginning)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.open = (struct order){ HANDLER_MORE, 1 << 20, 'x', false, 0 };
+    fill_stream();
+    join(&peer);
+    for (int i = 0; i < 1000; i++) {
+        say_pattern(&peer, sizeof stream);
+        turn(NULL);
+    }
+    ck_assert_uint_eq(told.taken, 0);
+    until(&peer, peer.got > 1 << 20);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* eof() may stay: it is called once all the same, and what it put out is sent. */
+START_TEST(test_eof_once)
+{
+    struct peer peer;
+    setup(&obedient);
+    settings.idle_timeout = 30;
+    orders.eof = (struct order){ HANDLER_MORE, 300000, 'x', false, 0 };
+    join(&peer);
+    shutdown(peer.fd, SHUT_WR);
+    until(&peer, peer.got == 300000);
+    ck_assert_str_eq(trace, "open eof ");
+    until(&peer, ended == 1);
+    ck_assert_str_eq(trace, "open eof close ");
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* --- Time ------------------------------------------------------------------------------------------------------------ */
+
+START_TEST(test_timeout)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.open = (struct order){ HANDLER_MORE, 0, 0, true, 20 };
+    orders.expire = (struct order){ HANDLER_FINISH, 4, 'x', false, 0 };
+    int64_t before = deadline_now();
+    join(&peer);
+    until(&peer, peer.ended);
+    ck_assert_int_ge(deadline_now() - before, 20 * (int64_t)MS);
+    ck_assert_str_eq(peer.first, "xxxx");
+    ck_assert_str_eq(trace, "open expire ");
+    leave(&peer);
+    until(NULL, ended == 1);
+    teardown();
+}
+END_TEST
+
+/* A wish stands instead of an earlier one, also when it is for never; bytes that come do not change it. */
+START_TEST(test_timeout_set_anew)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.style = INPUT_ORDER;
+    settings.idle_timeout = 200;
+    orders.open = (struct order){ HANDLER_MORE, 0, 0, true, 10 };
+    orders.input = (struct order){ HANDLER_MORE, 0, 0, true, 0 };
+    join(&peer);
+    say(&peer, "never");
+    until(&peer, ended == 1);
+    ck_assert_str_eq(trace, "open input(never) input close ");
+    leave(&peer);
+    trace_len = 0;
+    orders.expire = (struct order){ HANDLER_MORE, 1, 'x', true, 5 };
+    orders.open.milliseconds = 5;
+    join(&peer);
+    until(&peer, peer.got >= 3); /* expire() asks again, and again */
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+START_TEST(test_timeout_runs_on)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.open = (struct order){ HANDLER_MORE, 0, 0, true, 50 };
+    orders.expire.next = HANDLER_ABORT;
+    join(&peer);
+    for (int64_t before = deadline_now(); ended == 0 && deadline_now() < before + 3000 * (int64_t)MS;) {
+        say_some(&peer, "x", 1);
+        turn(&peer);
+        trace_len = 0;
+    }
+    ck_assert_int_eq(ended, 1);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+START_TEST(test_idle)
+{
+    struct peer peer;
+    setup(&obedient);
+    settings.idle_timeout = 20;
+    int64_t before = deadline_now();
+    join(&peer);
+    until(&peer, ended == 1);
+    ck_assert_int_ge(deadline_now() - before, 20 * (int64_t)MS);
+    ck_assert_str_eq(trace, "open close ");
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* Who sends a byte now and then is not idle, nor is who reads one. */
+START_TEST(test_not_idle)
+{
+    struct peer peer;
+    setup(&obedient);
+    settings.idle_timeout = 50;
+    join(&peer);
+    for (int64_t before = deadline_now(); deadline_now() < before + 200 * (int64_t)MS;) {
+        say(&peer, "x");
+        turn(&peer);
+        trace_len = 0;
+    }
+    ck_assert_int_eq(ended, 0);
+    leave(&peer);
+    until(NULL, ended == 1);
+    teardown();
+}
+END_TEST
+
+START_TEST(test_slow_reader_is_not_idle)
+{
+    struct peer peer;
+    setup(&obedient);
+    settings.idle_timeout = 50;
+    orders.open = (struct order){ HANDLER_FINISH, 8 << 20, 'x', false, 0 };
+    join(&peer);
+    int64_t before = deadline_now(), heard = 0;
+    while (deadline_now() < before + 200 * (int64_t)MS) {
+        size_t got;
+        if (deadline_now() >= heard + 5 * (int64_t)MS) /* now and then, all that the socket holds */
+            do {
+                got = peer.got;
+                hear_some(&peer, 65536, false);
+                heard = deadline_now();
+            } while (peer.got > got);
+        turn(NULL);
+    }
+    ck_assert_int_eq(ended, 0);
+    ck_assert_uint_lt(peer.got, 8 << 20);
+    until(NULL, ended == 1); /* who stops reading is */
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* --- The server stops ------------------------------------------------------------------------------------------------- */
+
+/* What has come is shown first, for it is in flight; then drain() decides. */
+START_TEST(test_drain)
+{
+    struct peer peer;
+    setup(&obedient);
+    join(&peer);
+    say(&peer, "one");
+    conn_pool_drain(&pool);
+    ck_assert_str_eq(trace, "open input(one) drain ");
+    say(&peer, "two");
+    until(&peer, peer.got == 6);
+    ck_assert(told.seen.draining);
+    shutdown(peer.fd, SHUT_WR);
+    until(&peer, peer.ended);
+    ck_assert_str_eq(trace, "open input(one) drain input(two) eof close ");
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+START_TEST(test_drain_finishes)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.drain = (struct order){ HANDLER_FINISH, 300000, 'x', false, 0 };
+    join(&peer);
+    conn_pool_drain(&pool);
+    conn_pool_drain(&pool); /* again: it has finished already */
+    until(&peer, peer.ended);
+    ck_assert_uint_eq(peer.got, 300000);
+    leave(&peer);
+    until(NULL, ended == 1);
+    ck_assert_str_eq(trace, "open drain close ");
+    teardown();
+}
+END_TEST
+
+START_TEST(test_drain_aborts)
+{
+    static struct peer peers[3];
+    setup(&obedient);
+    orders.drain.next = HANDLER_ABORT;
+    for (int i = 0; i < 3; i++)
+        join(&peers[i]);
+    conn_pool_drain(&pool);
+    ck_assert_int_eq(ended, 3);
+    for (int i = 0; i < 3; i++)
+        leave(&peers[i]);
+    teardown();
+}
+END_TEST
+
+/* A peer that has closed its side just before is not asked twice. */
+START_TEST(test_drain_behind_the_end)
+{
+    struct peer peer;
+    setup(&obedient);
+    join(&peer);
+    say(&peer, "one");
+    turns(&peer, 3);
+    shutdown(peer.fd, SHUT_WR);
+    conn_pool_drain(&pool);
+    until(&peer, peer.ended);
+    ck_assert_int_eq(ended, 1);
+    ck_assert_str_eq(trace, "open input(one) eof close ");
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* Every connection, whatever it is doing: open, paused, flushing, lingering. */
+START_TEST(test_abort_of_a_pool)
+{
+    static struct peer peers[4];
+    setup(&obedient);
+    join(&peers[0]);
+    orders.open = (struct order){ HANDLER_MORE, 1 << 20, 'x', false, 0 };
+    join(&peers[1]);
+    orders.open = (struct order){ HANDLER_FINISH, 1 << 20, 'x', false, 0 };
+    join(&peers[2]);
+    orders.open = (struct order){ HANDLER_FINISH, 1, 'x', true, 10 };
+    join(&peers[3]);
+    turns(NULL, 10);
+    ck_assert_uint_eq(pool.count, 4);
+    ck_assert_int_eq(ended, 0);
+    conn_pool_abort(&pool);
+    ck_assert_uint_eq(pool.count, 0);
+    ck_assert_int_eq(ended, 4);
+    ck_assert_int_eq(told.closed, 4);
+    turns(NULL, 10);
+    conn_pool_abort(&pool);
+    for (int i = 0; i < 4; i++)
+        leave(&peers[i]);
+    teardown();
+}
+END_TEST
+
+/* From the middle of the list, its head and its end, in turn. */
+START_TEST(test_many_come_and_go)
+{
+    static struct peer peers[100];
+    setup(&obedient);
+    for (int i = 0; i < 100; i++)
+        join(&peers[i]);
+    for (int i = 0; i < 100; i++) {
+        leave(&peers[i * 37 % 100]);
+        until(NULL, ended == i + 1);
+        ck_assert_uint_eq(pool.count, 99 - (size_t)i);
+    }
+    teardown();
+}
+END_TEST
+
+/* --- Why it ended -------------------------------------------------------------------------------------------------------- */
+
+/* The log goes to standard error; here it is read back from there. */
+static int log_pipe[2];
+
+static void catch_log(void)
+{
+    ck_assert_int_eq(pipe(log_pipe), 0);
+    dup2(log_pipe[1], STDERR_FILENO);
+    log_setup(LEVEL_DEBUG, FORMAT_TEXT);
+}
+
+/* One line for one connection, with this reason and these numbers of bytes. */
+static void check_logged(const char *reason, size_t bytes_in, size_t bytes_out)
+{
+    char line[4096], expected[128];
+    ssize_t n = read(log_pipe[0], line, sizeof line - 1);
+    line[n > 0 ? n : 0] = '\0';
+    snprintf(expected, sizeof expected, "reason=%s bytes_in=%zu bytes_out=%zu duration=", reason, bytes_in, bytes_out);
+    ck_assert_msg(strstr(line, expected) != NULL, "%s is not in %s", expected, line);
+    ck_assert_ptr_nonnull(strstr(line, "listener=test peer=0.0.0.0:4711 "));
+    ck_assert_ptr_eq(strchr(line, '\n'), line + n - 1);
+}
+
+START_TEST(test_reasons)
+{
+    struct peer peer;
+    setup(&obedient);
+    catch_log();
+
+    join(&peer);
+    say(&peer, "hello");
+    shutdown(peer.fd, SHUT_WR);
+    until(&peer, peer.ended);
+    check_logged("fin", 5, 5);
+    leave(&peer);
+
+    orders.style = INPUT_ORDER;
+    orders.input = (struct order){ HANDLER_FINISH, 3, 'x', false, 0 };
+    join(&peer);
+    say(&peer, "hello");
+    until(&peer, peer.ended);
+    say(&peer, "!");
+    leave(&peer);
+    until(NULL, ended == 2);
+    check_logged("finished", 6, 3);
+
+    orders.input.next = HANDLER_ABORT;
+    join(&peer);
+    say(&peer, "hello");
+    until(NULL, ended == 3);
+    check_logged("abort", 5, 0);
+    leave(&peer);
+
+    orders.style = INPUT_NOTHING;
+    join(&peer);
+    while (ended == 3) {
+        say_some(&peer, trace, 8192);
+        turn(NULL);
+        ck_assert_uint_le(peer.sent, 1 << 17);
+    }
+    check_logged("limit", 65536, 0);
+    leave(&peer);
+
+    orders.open.put = 7;
+    join(&peer);
+    leave(&peer);
+    until(NULL, ended == 5);
+    check_logged("reset", 0, 7);
+
+    join(&peer);
+    conn_pool_abort(&pool);
+    check_logged("drain", 0, 7);
+    leave(&peer);
+
+    settings.idle_timeout = 5;
+    join(&peer);
+    until(&peer, ended == 7);
+    check_logged("idle", 0, 7);
+    leave(&peer);
+
+    settings.idle_timeout = 60000;
+    orders.open = (struct order){ HANDLER_MORE, 0, 0, true, 5 };
+    orders.expire.next = HANDLER_ABORT;
+    join(&peer);
+    until(&peer, ended == 8);
+    check_logged("deadline", 0, 0);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* What was queued but never sent does not count as sent. */
+START_TEST(test_bytes_that_were_sent)
+{
+    struct peer peer;
+    setup(&obedient);
+    catch_log();
+    orders.open = (struct order){ HANDLER_MORE, 1 << 20, 'x', false, 0 };
+    join(&peer);
+    turns(NULL, 10);
+    conn_pool_abort(&pool);
+    while (!peer.ended && !peer.reset)
+        hear_some(&peer, 65536, false);
+    ck_assert_uint_gt(peer.got, 0);
+    check_logged("drain", 0, peer.got);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+UNIT_MAIN("conn", test_order_of_hooks, test_what_a_hook_sees, test_defaults, test_expire_default,
+          test_finish_sends_everything, test_finish_while_the_peer_sends, test_finish_at_once, test_abort,
+          test_abort_at_once, test_reset, test_reset_while_paused, test_reset_while_flushing,
+          test_unread_is_shown_again, test_connections_do_not_mix, test_unread_limit, test_unread_up_to_the_limit,
+          test_enough_output, test_pause, test_half_close_while_paused, test_unread_while_paused,
+          test_pause_from_the_beginning, test_eof_once, test_timeout, test_timeout_set_anew, test_timeout_runs_on,
+          test_idle, test_not_idle, test_slow_reader_is_not_idle, test_drain, test_drain_finishes, test_drain_aborts,
+          test_drain_behind_the_end, test_abort_of_a_pool, test_many_come_and_go, test_reasons,
+          test_bytes_that_were_sent)
