@@ -27,10 +27,11 @@ struct option_row {
     const char *help;         /* one line */
 };
 
-/* The offset of a field; does not compile unless the field has the C type that the row's type needs.
- * NOLINTNEXTLINE(bugprone-macro-parentheses): a type in _Generic takes none */
+/* The offset of a field; does not compile unless the field has the C type that the row's type needs. */
+/* NOLINTBEGIN(bugprone-macro-parentheses): a type in _Generic takes none */
 #define OPTION_FIELD(struct_type, field, ctype) \
     (offsetof(struct_type, field) + 0 * sizeof(char[_Generic(&((struct_type *)0)->field, ctype * : 1)]))
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 /* Rows: key, struct and field that it fills, default, least, most, ... */
 #define OPTION_SCALED(kind, key, struct_type, field, fallback_text, least, most, zero_word, meaning)       \

@@ -59,9 +59,7 @@ static bool reader_step(struct reader *r, struct bytes *in)
 static void reader_feed(struct reader *r, const char *data, size_t len)
 {
     struct bytes in = { .len = r->unread_len + len };
-    char *shown = malloc(in.len + 1);
-    ck_assert_ptr_nonnull(shown);
-    shown = realloc(shown, in.len > 0 ? in.len : 1);
+    char *shown = malloc(in.len > 0 ? in.len : 1);
     memcpy(shown, r->unread_len > 0 ? r->unread : "", r->unread_len);
     memcpy(shown + r->unread_len, data, len);
     in.data = shown;
@@ -866,15 +864,15 @@ START_TEST(test_every_byte_everywhere)
         "POST /a%41?b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;a=\"b\"\r\nx\r\n0\r\nY: z\r\n\r\n" NEXT;
     static struct reader whole, part;
     char raw[sizeof request];
-    for (size_t at = 0; at < sizeof request - 1; at++)
-        for (int byte = 0; byte < 256; byte++) {
+    struct bytes in = { raw, sizeof request - 1 };
+    for (size_t at = 0; at < in.len; at++)
+        for (size_t byte = 0; byte < 256; byte++) {
             memcpy(raw, request, sizeof request);
             raw[at] = (char)byte;
-            struct bytes in = { raw, sizeof request - 1 };
             read_cut(&whole, &limits, in, in.len);
-            read_cut(&part, &limits, in, (at * 7 + (size_t)byte) % in.len);
-            ck_assert_msg(strcmp(whole.text, part.text) == 0, "byte %d at %zu: whole \"%s\", split \"%s\"", byte, at,
-                          whole.text, part.text);
+            read_cut(&part, &limits, in, (at * 7 + byte) % in.len);
+            if (strcmp(whole.text, part.text) != 0)
+                ck_abort_msg("byte %zu at %zu: whole \"%s\", split \"%s\"", byte, at, whole.text, part.text);
         }
 }
 END_TEST

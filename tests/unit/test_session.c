@@ -244,6 +244,21 @@ START_TEST(test_refused_head)
 }
 END_TEST
 
+/* A HEAD that was answered has nothing to do with what comes behind it, wherever that breaks off. */
+START_TEST(test_refused_behind_head)
+{
+    static const struct bytes rests[] = { RAW("G"), RAW("\r\n "), RAW("GET / HTTP/1.1\r\n\r\n"), RAW("\n") };
+    char raw[128];
+    for (size_t i = 0; i < sizeof rests / sizeof rests[0]; i++) {
+        int len = snprintf(raw, sizeof raw, "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n%s", rests[i].data);
+        talk((struct bytes){ raw, (size_t)len }, feed_eof);
+        const char *answer = OK("4", "");
+        ck_assert_msg(strncmp(f.out, answer, strlen(answer)) == 0, "%s", f.out);
+        ck_assert_ptr_nonnull(strstr(f.out + strlen(answer), "\r\n\r\n400 Bad Request: "));
+    }
+}
+END_TEST
+
 START_TEST(test_limits)
 {
     struct http_settings settings = usual;
@@ -340,6 +355,10 @@ START_TEST(test_time_limits)
     ck_assert_uint_eq(limit_after("Host: a\r\n\r"), 0);
     ck_assert_uint_eq(limit_after("\n"), KEEPALIVE);
     ck_assert_uint_eq(limit_after(GET("/")), KEEPALIVE);
+    ck_assert_uint_eq(limit_after("\r"), 0); /* an empty line is no request yet */
+    ck_assert_uint_eq(limit_after("\n"), 0);
+    ck_assert_uint_eq(limit_after("G"), HEADER);
+    ck_assert_uint_eq(limit_after("ET / HTTP/1.1\r\nHost: a\r\n\r\n"), KEEPALIVE);
     ck_assert_uint_eq(limit_after(GET("/") "GET"), HEADER);
     ck_assert_uint_eq(limit_after(" / HTTP/1.1\r\nHost: a\r\n\r\nGET"), HEADER); /* of the next one */
     ck_assert_uint_eq(limit_after(" / HTTP/1.1\r\nHost: a\r\n\r\n"), KEEPALIVE);
@@ -537,6 +556,6 @@ END_TEST
 
 UNIT_MAIN("session", test_one_after_another, test_nothing_behind_close, test_http_1_0, test_max_requests,
           test_a_thousand_pipelined, test_output_is_bounded, test_held_head, test_malformed_chunk, test_expect,
-          test_refused_head, test_limits, test_same_head_under_other_limits, test_same_head_again,
-          test_heads_of_every_size, test_time_limits, test_expire, test_eof, test_stray_empty_line, test_drain,
-          test_access_log, test_access_log_of_long_values, test_changed_bytes)
+          test_refused_head, test_refused_behind_head, test_limits, test_same_head_under_other_limits,
+          test_same_head_again, test_heads_of_every_size, test_time_limits, test_expire, test_eof,
+          test_stray_empty_line, test_drain, test_access_log, test_access_log_of_long_values, test_changed_bytes)
