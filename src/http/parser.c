@@ -118,7 +118,8 @@ static void gate_method(struct http_parser *parser, const unsigned char *p, size
             refuse(parser, 400, "the request does not begin with a method and one space");
         parser->head = *i - begin == 4 && memcmp(p + begin, "HEAD", 4) == 0;
         parser->gate = GATE_TARGET;
-        parser->target_begin = (uint32_t)++ * i;
+        *i += 1;
+        parser->target_begin = (uint32_t)*i;
     }
 }
 
@@ -132,7 +133,7 @@ static void gate_target(struct http_parser *parser, const struct http_limits *li
         if (p[*i] != ' ' || *i == parser->target_begin)
             refuse(parser, 400, "the request target is not a URI followed by one space");
         parser->gate = GATE_VERSION;
-        ++*i;
+        *i += 1;
     }
 }
 
@@ -226,9 +227,10 @@ static bool gate_fields(struct http_parser *parser, const struct http_limits *li
                         size_t len)
 {
     size_t i = parser->scanned, end = len;
+    size_t most = parser->fields_begin + (size_t)limits->header_size + strlen("\r\n"); /* of the empty line */
     bool done = false;
-    if (end - parser->fields_begin > limits->header_size)
-        end = parser->fields_begin + (size_t)limits->header_size;
+    if (end > most)
+        end = most;
     while (i < end && !done && parser->refusal.status == 0) {
         switch (parser->gate) {
         case GATE_FIELD:
@@ -267,6 +269,7 @@ struct reading {
     unsigned hosts, lengths, codings;
     bool host_bad, length_bad, coding_bad, coding_unknown, chunked;
     bool close, keep_alive, expect, expect_unknown;
+    bool if_match_fails, if_none_match_fails;
     uint64_t length; /* Content-Length */
 };
 
@@ -282,16 +285,32 @@ static bool parse_length(struct bytes value, uint64_t *length)
     return value.len > 0;
 }
 
-/* An IPv6 address between begin and end; end NULL: there is none. */
-static bool address_is_v6(const char *begin, const char *end)
+/* IPvFuture: "v" 1*HEXDIG "." and what may stand in a host, or colons (RFC 3986 section 3.2.2) */
+static bool address_is_future(const char *begin, const char *end)
+{
+    const unsigned char *p = (const unsigned char *)begin;
+    size_t i = 1, len = (size_t)(end - begin);
+    while (i < len && isxdigit(p[i]))
+        i++;
+    if (len < 4 || (p[0] | 0x20) != 'v' || i == 1 || i + 1 >= len || p[i] != '.')
+        return false;
+    for (i++; i < len && p[i] != '%' && (p[i] == ':' || (byte_sets[p[i]] & IN_HOST) != 0); i++)
+        ;
+    return i == len;
+}
+
+/* What stands between the brackets of an IP literal; end NULL: there is no closing bracket. */
+static bool literal_is_sound(const char *begin, const char *end)
 {
     char text[INET6_ADDRSTRLEN];
     struct in6_addr address;
-    if (end == NULL || (size_t)(end - begin) >= sizeof text)
+    if (end == NULL)
         return false;
+    if ((size_t)(end - begin) >= sizeof text)
+        return address_is_future(begin, end);
     memcpy(text, begin, (size_t)(end - begin));
     text[end - begin] = '\0';
-    return inet_pton(AF_INET6, text, &address) == 1;
+    return inet_pton(AF_INET6, text, &address) == 1 || address_is_future(begin, end);
 }
 
 /* Each % begins an escape of two digits (RFC 3986 section 2.1). */
@@ -311,7 +330,7 @@ static bool host_is_sound(struct bytes host, size_t *host_len, struct bytes *por
     size_t i = 0;
     if (host.len > 0 && p[0] == '[') {
         const char *end = memchr(host.data, ']', host.len);
-        if (!address_is_v6(host.data + 1, end))
+        if (!literal_is_sound(host.data + 1, end))
             return false;
         i = (size_t)(end - host.data) + 1;
     } else {
@@ -376,6 +395,10 @@ static void read_field(struct reading *r)
         read_connection(r, r->value);
     } else if (bytes_are(r->name, "expect")) {
         read_expect(r, r->value);
+    } else if (bytes_are(r->name, "if-match")) {
+        r->if_match_fails = !bytes_are(r->value, "*"); /* nothing here has an entity tag */
+    } else if (bytes_are(r->name, "if-none-match")) {
+        r->if_none_match_fails = bytes_are(r->value, "*");
     }
 }
 
@@ -417,6 +440,7 @@ static enum http_parsed refuse_llhttp(struct http_parser *parser, llhttp_errno_t
     switch (error) {
     case HPE_INVALID_METHOD:
     case HPE_INVALID_CONSTANT: /* a method of another protocol */
+    case HPE_INVALID_VERSION:  /* a method of HTTP/2 */
     case HPE_PAUSED_H2_UPGRADE:
         return refuse(parser, 501, "the method is not known");
     case HPE_INVALID_URL:
@@ -456,19 +480,17 @@ static bool authority_is_sound(struct bytes authority)
 /* absolute-form; leaves path and query in *uri. */
 static bool absolute_split(struct bytes target, struct bytes *uri)
 {
+    static const char scheme[] = "http://";
     struct bytes host, port;
-    size_t scheme = target.len > 7 && strncasecmp(target.data, "http://", 7) == 0    ? 7
-                    : target.len > 8 && strncasecmp(target.data, "https://", 8) == 0 ? 8
-                                                                                     : 0,
-           host_len;
-    bytes_skip(&target, scheme);
+    size_t host_len;
+    if (target.len < sizeof scheme || strncasecmp(target.data, scheme, sizeof scheme - 1) != 0)
+        return false;
+    bytes_skip(&target, sizeof scheme - 1);
     host = *uri = target;
     while (uri->len > 0 && uri->data[0] != '/' && uri->data[0] != '?')
         bytes_skip(uri, 1);
     host.len -= uri->len;
-    if (uri->len == 0) /* the path is "/": that of the scheme's two which is nearer */
-        *uri = (struct bytes){ .data = target.data - 1, .len = 1 };
-    return scheme > 0 && host_is_sound(host, &host_len, &port) && host_len > 0 && uri_is_sound(*uri);
+    return host_is_sound(host, &host_len, &port) && host_len > 0 && uri_is_sound(*uri);
 }
 
 /* The four forms of RFC 9112 section 3.2. Leaves path and query in *uri; len 0 when the form has none. */
@@ -485,7 +507,12 @@ static bool target_split(struct bytes method, struct bytes target, struct bytes 
         uri->len = 0;
         return bytes_are(method, "OPTIONS");
     }
-    return absolute_split(target, uri);
+    if (!absolute_split(target, uri))
+        return false;
+    /* without a path, OPTIONS means the server as a whole, and any other method "/": here the scheme's last slash */
+    if (uri->len == 0 && !bytes_are(method, "OPTIONS"))
+        *uri = (struct bytes){ .data = target.data + strlen("http:/"), .len = 1 };
+    return true;
 }
 
 /* How long the body is (RFC 9112 section 6.3). */
@@ -512,6 +539,8 @@ static enum http_parsed head_framing(struct http_parser *parser, const struct ht
 static enum http_parsed head_check(struct http_parser *parser, const struct http_limits *limits, struct reading *r,
                                    struct http_request *request)
 {
+    if (request->target.len > 8 && strncasecmp(request->target.data, "https://", 8) == 0)
+        return refuse(parser, 421, "the connection is not secured, as https needs it"); /* RFC 9110 section 7.4 */
     if (!target_split(request->method, request->target, &request->uri))
         return refuse(parser, 400, "the request target is malformed");
     if (r->hosts > 1 || r->host_bad)
@@ -525,6 +554,7 @@ static enum http_parsed head_check(struct http_parser *parser, const struct http
     request->minor = parser->minor;
     request->body = parser->body != BODY_NONE;
     request->expect = r->expect && request->body && parser->minor > 0;
+    request->precondition = r->if_match_fails ? 412 : r->if_none_match_fails ? 304 : 0;
     request->keep_alive = !r->close && (parser->minor > 0 || r->keep_alive);
     return HTTP_COMPLETE;
 }

@@ -33,12 +33,13 @@ struct http_limits {
 struct http_request {
     struct bytes method;
     struct bytes target;
-    struct bytes uri;    /* path and query of the target; len 0: it has none, as in OPTIONS * or CONNECT */
-    struct bytes fields; /* the field lines as they came, each with its CRLF */
-    unsigned minor;      /* HTTP/1.minor: 0 or 1 */
-    bool keep_alive;     /* the client would like to send another request */
-    bool expect;         /* 100-continue */
-    bool body;           /* content follows */
+    struct bytes uri;      /* path and query of the target; len 0: it has none, as in OPTIONS * or CONNECT */
+    struct bytes fields;   /* the field lines as they came, each with its CRLF */
+    unsigned minor;        /* HTTP/1.minor: 0 or 1 */
+    bool keep_alive;       /* the client would like to send another request */
+    bool expect;           /* 100-continue */
+    bool body;             /* content follows */
+    unsigned precondition; /* the status of a GET that would succeed: 412 or 304 (RFC 9110 section 13); 0: 200 */
 };
 
 /* A refusal: what to answer, and why. Status 0: none. */

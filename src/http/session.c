@@ -83,52 +83,55 @@ static void explain(struct http_reply *reply, unsigned status)
         { 400, "400 Bad Request: the path is not UTF-8 text without control characters\n" },
         { 404, "404 Not Found: there is no such path\n" },
         { 405, "405 Method Not Allowed: see Allow\n" },
+        { 412, "412 Precondition Failed: nothing here has an entity tag\n" },
     };
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         if (texts[i].status == status)
             http_reply_add(reply, (struct bytes){ .data = texts[i].text, .len = strlen(texts[i].text) });
 }
 
-/* Routes a request and sends what comes of it. */
-static void respond(struct http_session *s, struct conn *conn, const struct http_request *request,
-                    enum http_connection connection, struct output *out)
+/* Makes the reply to a request. decoded and allow are memory for it. */
+static void respond(const struct http_service *service, const struct http_request *request, char *decoded, char *allow,
+                    struct http_reply *reply)
 {
-    const struct http_service *service = s->service;
     struct http_match match = { .status = 405 };
-    struct http_reply reply;
-    char decoded[HTTP_TARGET_LIMIT], allow[HTTP_ALLOW_MAX];
     bool options = request->uri.len == 0 && request->method.data[0] == 'O'; /* OPTIONS *, RFC 9110 section 9.3.7 */
     if (options)
         match.status = 200;
     else if (request->uri.len > 0)
         match = http_route_find(service->routes, request->method, request->uri, decoded);
-    http_reply_init(&reply, match.status);
+    if (match.route != NULL && match.status == 200 && request->precondition != 0)
+        match.status = request->precondition;
+    http_reply_init(reply, match.status);
     if (match.status == 405 || options) {
-        http_route_allow(service->routes, request->uri, allow, sizeof allow);
-        reply.allow = allow;
+        http_route_allow(service->routes, request->uri, allow, HTTP_ALLOW_MAX);
+        reply->allow = allow;
     }
-    if (match.status == 200 && match.route != NULL)
-        match.route->answer(request, match.parameter, &reply, service);
+    if (match.route != NULL && (match.status == 200 || match.status == 304))
+        match.route->answer(request, match.parameter, reply, service);
     else
-        explain(&reply, match.status);
-    http_reply_send(&reply, connection, is_head(request->method), out);
-    log_request(s, conn, request, reply.status, is_head(request->method) ? 0 : reply.length);
+        explain(reply, match.status);
 }
 
 /* A whole request is there. */
 static enum step answer(struct http_session *s, struct conn *conn, const struct http_request *request,
                         struct output *out)
 {
+    struct http_reply reply;
+    char decoded[HTTP_TARGET_LIMIT], allow[HTTP_ALLOW_MAX];
     uint64_t most = s->service->settings->max_requests;
     bool tunnel = request->uri.len == 0 && request->method.data[0] == 'C'; /* CONNECT: what follows is no HTTP */
     bool keep = request->keep_alive && !conn->draining && !tunnel;
     s->requests++;
     keep = keep && (most == 0 || s->requests < most);
-    respond(s, conn, request,
-            !keep                 ? HTTP_CONNECTION_CLOSE
-            : request->minor == 0 ? HTTP_CONNECTION_KEEP_ALIVE
-                                  : HTTP_CONNECTION_SILENT,
-            out);
+    respond(s->service, request, decoded, allow, &reply);
+    bool head_only = is_head(request->method) || reply.status == 304;
+    http_reply_send(&reply,
+                    !keep                 ? HTTP_CONNECTION_CLOSE
+                    : request->minor == 0 ? HTTP_CONNECTION_KEEP_ALIVE
+                                          : HTTP_CONNECTION_SILENT,
+                    head_only, out);
+    log_request(s, conn, request, reply.status, head_only ? 0 : reply.length);
     s->began = 0;
     s->phase = PHASE_NONE;
     return keep ? STEP_NEXT : STEP_FINISH;

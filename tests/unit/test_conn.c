@@ -5,16 +5,32 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
-#define TURNS      100000
-#define MS         1000000
-#define CONN_BOUND 262144 /* the most that a connection may hold */
+#define TURNS      100000  /* of the loop, after which a condition is given up */
+#define MS         1000000 /* nanoseconds */
+#define SECOND     1000    /* milliseconds */
+#define CONN_BOUND 262144  /* the most that a connection may hold */
+
+/* --- A clock that stands still until it is told to go on; for libevent too -------------------------------------------- */
+
+static int64_t clock_ns = 1000 * (int64_t)SECOND * MS;
+
+int clock_gettime(clockid_t id, struct timespec *now)
+{
+    if (id != CLOCK_MONOTONIC && id != CLOCK_MONOTONIC_COARSE)
+        return (int)syscall(SYS_clock_gettime, id, now);
+    *now = (struct timespec){ .tv_sec = clock_ns / 1000000000, .tv_nsec = clock_ns % 1000000000 };
+    return 0;
+}
 
 /* --- A handler that does as it is told ------------------------------------------------------------------------------ */
 
@@ -219,7 +235,7 @@ static void setup(const struct handler *handler)
     settings = (struct conn_settings){ .handler = handler,
                                        .shared = &orders,
                                        .listener = "test",
-                                       .idle_timeout = 60000,
+                                       .idle_timeout = 60 * SECOND,
                                        .ended = on_ended,
                                        .ended_arg = &ended };
 }
@@ -300,13 +316,20 @@ static void turns(struct peer *peer, int count)
         turn(peer);
 }
 
-/* Turns the loop until it is so, without a rest; gives up in the end. */
-#define until(peer, condition)                                                                           \
-    do {                                                                                                 \
-        for (int64_t end_ = deadline_now() + 3000 * (int64_t)MS; !(condition) && deadline_now() < end_;) \
-            turn(peer);                                                                                  \
-        ck_assert(condition);                                                                            \
+/* Turns the loop until it is so. */
+#define until(peer, condition)                                      \
+    do {                                                            \
+        for (int turn_ = 0; turn_ < TURNS && !(condition); turn_++) \
+            turn(peer);                                             \
+        ck_assert(condition);                                       \
     } while (0)
+
+/* Lets so many milliseconds pass, and a little more: a deadline is due a microsecond late. */
+static void pass(struct peer *peer, int milliseconds)
+{
+    clock_ns += (int64_t)milliseconds * MS + 2000;
+    turns(peer, 3);
+}
 
 static void leave(struct peer *peer)
 {
@@ -381,7 +404,8 @@ START_TEST(test_expire_default)
     setup(&handler);
     orders.open = (struct order){ .limit = true, .milliseconds = 10 };
     join(&peer);
-    until(&peer, ended == 1);
+    pass(&peer, 10);
+    ck_assert_int_eq(ended, 1);
     ck_assert_str_eq(trace, "open close ");
     leave(&peer);
     teardown();
@@ -772,13 +796,13 @@ START_TEST(test_eof_once)
 {
     struct peer peer;
     setup(&obedient);
-    settings.idle_timeout = 200;
     orders.eof = (struct order){ HANDLER_MORE, 300000, 'x', false, 0 };
     join(&peer);
     shutdown(peer.fd, SHUT_WR);
     until(&peer, peer.got == 300000);
+    turns(&peer, 10);
     ck_assert_str_eq(trace, "open eof ");
-    until(&peer, ended == 1);
+    pass(&peer, 60 * SECOND);
     ck_assert_str_eq(trace, "open eof close ");
     leave(&peer);
     teardown();
@@ -791,58 +815,105 @@ START_TEST(test_timeout)
 {
     struct peer peer;
     setup(&obedient);
-    orders.open = (struct order){ HANDLER_MORE, 0, 0, true, 20 };
+    orders.open = (struct order){ HANDLER_MORE, 0, 0, true, 20 * SECOND };
     orders.expire = (struct order){ HANDLER_FINISH, 4, 'x', false, 0 };
-    int64_t before = deadline_now();
     join(&peer);
-    until(&peer, peer.ended);
-    ck_assert_int_ge(deadline_now() - before, 20 * (int64_t)MS);
-    ck_assert_str_eq(peer.first, "xxxx");
+    pass(&peer, 20 * SECOND - 1);
+    ck_assert_str_eq(trace, "open ");
+    pass(&peer, 1);
     ck_assert_str_eq(trace, "open expire ");
+    until(&peer, peer.ended);
+    ck_assert_str_eq(peer.first, "xxxx");
     leave(&peer);
     until(NULL, ended == 1);
     teardown();
 }
 END_TEST
 
-/* A wish stands instead of an earlier one, also when it is for never; bytes that come do not change it. */
-START_TEST(test_timeout_set_anew)
+/* Bytes that come do not put it off. */
+START_TEST(test_timeout_is_absolute)
 {
     struct peer peer;
     setup(&obedient);
-    orders.style = INPUT_ORDER;
-    settings.idle_timeout = 200;
-    orders.open = (struct order){ HANDLER_MORE, 0, 0, true, 10 };
-    orders.input = (struct order){ HANDLER_MORE, 0, 0, true, 0 };
+    orders.open = (struct order){ HANDLER_MORE, 0, 0, true, 20 * SECOND };
+    orders.expire.next = HANDLER_ABORT;
     join(&peer);
-    say(&peer, "never");
-    until(&peer, ended == 1);
-    ck_assert_str_eq(trace, "open input(never) input close ");
-    leave(&peer);
-    trace_len = 0;
-    orders.expire = (struct order){ HANDLER_MORE, 1, 'x', true, 5 };
-    orders.open.milliseconds = 5;
-    join(&peer);
-    until(&peer, peer.got >= 3); /* expire() asks again, and again */
+    for (int i = 0; i < 20; i++) {
+        ck_assert_int_eq(ended, 0);
+        say(&peer, "x");
+        pass(&peer, SECOND);
+    }
+    ck_assert_int_eq(ended, 1);
     leave(&peer);
     teardown();
 }
 END_TEST
 
-START_TEST(test_timeout_runs_on)
+/* A wish stands instead of an earlier one, be it for sooner, for later, or for never. */
+START_TEST(test_timeout_set_anew)
+{
+    static const int wishes[] = { 5, 50 };
+    struct peer peer;
+    setup(&obedient);
+    orders.style = INPUT_ORDER;
+    orders.open = (struct order){ HANDLER_MORE, 0, 0, true, 20 * SECOND };
+    for (size_t i = 0; i < 2; i++) {
+        trace_len = 0;
+        join(&peer);
+        pass(&peer, 2 * SECOND);
+        orders.input = (struct order){ HANDLER_MORE, 0, 0, true, (uint64_t)wishes[i] * SECOND };
+        say(&peer, "go");
+        pass(&peer, 0);
+        pass(&peer, wishes[i] * SECOND - 1);
+        ck_assert_str_eq(trace, "open input(go) input ");
+        pass(&peer, 1);
+        ck_assert_str_eq(trace, "open input(go) input expire ");
+        leave(&peer);
+        until(NULL, pool.count == 0);
+    }
+    trace_len = 0;
+    join(&peer);
+    orders.input.milliseconds = 0;
+    say(&peer, "never");
+    settings.idle_timeout = 3600 * SECOND;
+    pass(&peer, 0);
+    pass(&peer, 59 * SECOND);
+    ck_assert_str_eq(trace, "open input(never) input ");
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* expire() may stay, and ask again. */
+START_TEST(test_timeout_again)
 {
     struct peer peer;
     setup(&obedient);
-    orders.open = (struct order){ HANDLER_MORE, 0, 0, true, 50 };
-    orders.expire.next = HANDLER_ABORT;
+    orders.open = (struct order){ HANDLER_MORE, 0, 0, true, SECOND };
+    orders.expire = (struct order){ HANDLER_MORE, 1, 'x', true, SECOND };
     join(&peer);
-    for (int64_t before = deadline_now(); ended == 0 && deadline_now() < before + 3000 * (int64_t)MS;) {
-        say_some(&peer, "x", 1);
-        turn(&peer);
-        trace_len = 0;
+    for (size_t i = 1; i < 10; i++) {
+        pass(&peer, SECOND);
+        ck_assert_uint_eq(peer.got, i);
     }
-    ck_assert_int_eq(ended, 1);
     leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* Once it has finished, there is nothing left to expire. */
+START_TEST(test_no_timeout_behind_finish)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.open = (struct order){ HANDLER_FINISH, 1 << 20, 'x', true, SECOND };
+    join(&peer);
+    pass(NULL, 2 * SECOND);
+    until(&peer, peer.ended);
+    ck_assert_uint_eq(peer.got, 1 << 20);
+    leave(&peer);
+    until(NULL, ended == 1);
+    ck_assert_str_eq(trace, "open close ");
     teardown();
 }
 END_TEST
@@ -851,57 +922,96 @@ START_TEST(test_idle)
 {
     struct peer peer;
     setup(&obedient);
-    settings.idle_timeout = 20;
-    int64_t before = deadline_now();
     join(&peer);
-    until(&peer, ended == 1);
-    ck_assert_int_ge(deadline_now() - before, 20 * (int64_t)MS);
+    pass(&peer, 59999);
+    ck_assert_int_eq(ended, 0);
+    pass(&peer, 1);
+    ck_assert_int_eq(ended, 1);
     ck_assert_str_eq(trace, "open close ");
     leave(&peer);
     teardown();
 }
 END_TEST
 
-/* Who sends a byte now and then is not idle, nor is who reads one. */
+/* Who sends a byte now and then is not idle. */
 START_TEST(test_not_idle)
 {
     struct peer peer;
     setup(&obedient);
-    settings.idle_timeout = 50;
     join(&peer);
-    for (int64_t before = deadline_now(); deadline_now() < before + 200 * (int64_t)MS;) {
+    for (int i = 0; i < 10; i++) {
+        pass(&peer, 59 * SECOND);
         say(&peer, "x");
-        turn(&peer);
-        trace_len = 0;
+        pass(&peer, 0);
     }
     ck_assert_int_eq(ended, 0);
+    pass(&peer, 60 * SECOND);
+    ck_assert_int_eq(ended, 1);
     leave(&peer);
-    until(NULL, ended == 1);
     teardown();
 }
 END_TEST
 
-START_TEST(test_slow_reader_is_not_idle)
+/* Nor is who reads slowly, even if the connection only waits for that; who stops reading is. */
+START_TEST(test_slow_reader)
+{
+    static const enum handler_next verdicts[] = { HANDLER_MORE, HANDLER_FINISH };
+    struct peer peer;
+    setup(&obedient);
+    for (int i = 0; i < 2; i++) {
+        orders.open = (struct order){ verdicts[i], 1 << 20, 'x', false, 0 };
+        join(&peer);
+        for (int k = 0; k < 10; k++) {
+            pass(NULL, 59 * SECOND);
+            turn(&peer);
+            turn(NULL);
+        }
+        ck_assert_int_eq(ended, i);
+        ck_assert_uint_lt(peer.got, 1 << 20);
+        pass(NULL, 60 * SECOND);
+        pass(NULL, 60 * SECOND);
+        ck_assert_int_eq(ended, i + 1);
+        leave(&peer);
+    }
+    teardown();
+}
+END_TEST
+
+/* After the end of our side, a peer that says nothing is waited for a little. */
+START_TEST(test_quiet_linger)
 {
     struct peer peer;
     setup(&obedient);
-    settings.idle_timeout = 50;
-    orders.open = (struct order){ HANDLER_FINISH, 8 << 20, 'x', false, 0 };
+    orders.open.next = HANDLER_FINISH;
     join(&peer);
-    int64_t before = deadline_now(), heard = 0;
-    while (deadline_now() < before + 200 * (int64_t)MS) {
-        size_t got;
-        if (deadline_now() >= heard + 5 * (int64_t)MS) /* now and then, all that the socket holds */
-            do {
-                got = peer.got;
-                hear_some(&peer, 65536, false);
-                heard = deadline_now();
-            } while (peer.got > got);
-        turn(NULL);
-    }
+    until(&peer, peer.ended);
+    pass(NULL, 4 * SECOND);
+    say(&peer, "x");
+    pass(NULL, 0);
+    pass(NULL, 4999);
     ck_assert_int_eq(ended, 0);
-    ck_assert_uint_lt(peer.got, 8 << 20);
-    until(NULL, ended == 1); /* who stops reading is */
+    pass(NULL, 1);
+    ck_assert_int_eq(ended, 1);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* And one that goes on and on, not much longer. */
+START_TEST(test_loud_linger)
+{
+    struct peer peer;
+    setup(&obedient);
+    settings.idle_timeout = 3600 * SECOND;
+    orders.open.next = HANDLER_FINISH;
+    join(&peer);
+    for (int i = 0; i < 30; i++) {
+        ck_assert_int_eq(ended, 0);
+        say(&peer, "is anybody there?");
+        pass(NULL, SECOND);
+    }
+    ck_assert_int_eq(ended, 1);
+    ck_assert_str_eq(trace, "open close ");
     leave(&peer);
     teardown();
 }
@@ -1029,7 +1139,7 @@ static int log_pipe[2];
 
 static void catch_log(void)
 {
-    ck_assert_int_eq(pipe(log_pipe), 0);
+    ck_assert_int_eq(pipe2(log_pipe, O_NONBLOCK), 0);
     dup2(log_pipe[1], STDERR_FILENO);
     log_setup(LEVEL_DEBUG, FORMAT_TEXT);
 }
@@ -1097,17 +1207,16 @@ START_TEST(test_reasons)
     check_logged("drain", 0, 7);
     leave(&peer);
 
-    settings.idle_timeout = 5;
+    orders.open.put = 0;
     join(&peer);
-    until(&peer, ended == 7);
-    check_logged("idle", 0, 7);
+    pass(&peer, 60 * SECOND);
+    check_logged("idle", 0, 0);
     leave(&peer);
 
-    settings.idle_timeout = 60000;
     orders.open = (struct order){ HANDLER_MORE, 0, 0, true, 5 };
     orders.expire.next = HANDLER_ABORT;
     join(&peer);
-    until(&peer, ended == 8);
+    pass(&peer, 5);
     check_logged("deadline", 0, 0);
     leave(&peer);
     teardown();
@@ -1138,7 +1247,8 @@ UNIT_MAIN("conn", test_order_of_hooks, test_what_a_hook_sees, test_defaults, tes
           test_abort_at_once, test_reset, test_reset_while_paused, test_reset_while_flushing,
           test_unread_is_shown_again, test_connections_do_not_mix, test_unread_limit, test_unread_up_to_the_limit,
           test_enough_output, test_pause, test_half_close_while_paused, test_unread_while_paused,
-          test_pause_from_the_beginning, test_eof_once, test_timeout, test_timeout_set_anew, test_timeout_runs_on,
-          test_idle, test_not_idle, test_slow_reader_is_not_idle, test_drain, test_drain_finishes, test_drain_aborts,
+          test_pause_from_the_beginning, test_eof_once, test_timeout, test_timeout_is_absolute, test_timeout_set_anew,
+          test_timeout_again, test_no_timeout_behind_finish, test_idle, test_not_idle, test_slow_reader,
+          test_quiet_linger, test_loud_linger, test_drain, test_drain_finishes, test_drain_aborts,
           test_drain_behind_the_end, test_abort_of_a_pool, test_many_come_and_go, test_reasons,
           test_bytes_that_were_sent)

@@ -104,7 +104,7 @@ END_TEST
 START_TEST(test_absolute_form)
 {
     ck_assert_said(TALK(GET("http://b.example:80/Ada?x")), HI);
-    ck_assert_said(TALK(GET("HTTPS://b.example/Ada")), HI);
+    ck_assert_said(TALK(GET("HTTP://b.example/Ada")), HI);
     ck_assert_said(TALK(GET("http://b.example")), OK("16", "Hello, Anonymous"));
     ck_assert_said(TALK(GET("http://b.example?Ada")), OK("16", "Hello, Anonymous"));
 }

@@ -288,7 +288,8 @@ static const struct row targets[] = {
     TARGET("9112-3.2.2 absolute-form", "GET", "http://h/a?b", "GET http://h/a?b (/a?b) 1.1 keep" THEN),
     TARGET("9112-3.2.2 without a path", "GET", "http://h", "GET http://h (/) 1.1 keep" THEN),
     TARGET("9112-3.2.2 a query without a path", "GET", "http://h?b", "GET http://h?b (?b) 1.1 keep" THEN),
-    TARGET("9112-3.2.2 HTTPS, upper case, port, IPv6", "GET", "HTTPS://[::1]:80/a", "GET HTTPS://[::1]:80/a (/a) 1.1 keep" THEN),
+    TARGET("9112-3.2.2 upper case, port, IPv6", "GET", "HTTP://[::1]:80/a", "GET HTTP://[::1]:80/a (/a) 1.1 keep" THEN),
+    TARGET("9110-7.4 https over a connection that is not secured", "GET", "HTTPS://[::1]:80/a", "421"),
     TARGET("9110-4.2.1 an empty host", "GET", "http:///a", "400"),
     TARGET("9110-4.2.1 a port but no host", "GET", "http://:80/", "400"),
     TARGET("9110-4.2.1 a port that is no number", "GET", "http://h:a/", "400"),
@@ -728,11 +729,11 @@ END_TEST
 START_TEST(test_header_size_limit)
 {
     const char *head = "GET / HTTP/1.1\r\nHost: a\r\nX:";
-    check_filled("6585-5 smaller than allowed", head, 256 - 2 - 13, "\r\n\r\n", "GET / 1.1 keep");
+    check_filled("6585-5 as large as allowed", head, 256 - 13, "\r\n\r\n", "GET / 1.1 keep");
     check_filled("6585-5 larger", head, 257 - 13, "\r\n\r\n", "431");
-    check_filled("6585-5 larger, and not yet at its end", head, 257 - 11, "", "431");
-    check_filled("6585-5 a name that does not end", "GET / HTTP/1.1\r\n", 257, "", "431");
-    check_filled("6585-5 as large as allowed, and not yet at its end", "GET / HTTP/1.1\r\n", 256, "", "head");
+    check_filled("6585-5 larger, and not yet at its end", head, 259 - 11, "", "431");
+    check_filled("6585-5 a name that does not end", "GET / HTTP/1.1\r\n", 259, "", "431");
+    check_filled("6585-5 not larger, and not yet at its end", "GET / HTTP/1.1\r\n", 258, "", "head");
     check_filled("6585-5 much larger", head, 9000, "\r\n\r\n", "431");
     check_filled("6585-5 trailers", RAW_BODY "0\r\nX:", 257 - 4, "\r\n\r\n", "POST / 1.1 keep body; 431");
     check_filled("6585-5 trailers within the limit", RAW_BODY "0\r\nX:", 240, "\r\n\r\n", "POST / 1.1 keep body");
