@@ -107,6 +107,8 @@ START_TEST(test_absolute_form)
     ck_assert_said(TALK(GET("HTTP://b.example/Ada")), HI);
     ck_assert_said(TALK(GET("http://b.example")), OK("16", "Hello, Anonymous"));
     ck_assert_said(TALK(GET("http://b.example?Ada")), OK("16", "Hello, Anonymous"));
+    TALK(GET("https://b.example/Ada") GET("/b"));
+    check_refused("421 Misdirected Request");
 }
 END_TEST
 
