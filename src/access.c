@@ -3,8 +3,11 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define BUFFER_SIZE 32768
@@ -12,6 +15,7 @@
 struct access {
     struct event *timer;
     int sink;
+    size_t piece; /* bytes that one write may have */
     bool torn;    /* the sink ends with a part of a line */
     bool failing; /* the last batch was lost: told once */
     size_t len, lines;
@@ -23,8 +27,9 @@ int access_sink_open(const char *where)
 {
     if (strcmp(where, "off") == 0)
         return -1;
-    int fd = strcmp(where, "stderr") == 0 ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)
-                                          : open(where, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+    /* O_NONBLOCK: a FIFO that nobody reads is an error, and nothing to wait for */
+    int flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+    int fd = strcmp(where, "stderr") == 0 ? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3) : open(where, flags, 0640);
     return fd >= 0 ? fd : -2;
 }
 
@@ -40,6 +45,26 @@ static void access_lost(struct access *access, size_t done, int error)
     access->failing = true;
 }
 
+/* How much is written at once: whole lines, as many as a pipe takes in one piece, or all to a file. */
+static size_t access_piece(const struct access *access, size_t done)
+{
+    size_t len = access->len - done;
+    if (len <= access->piece)
+        return len;
+    const char *end = memrchr(access->buf + done, '\n', access->piece);
+    return end != NULL ? (size_t)(end - (access->buf + done)) + 1 : len;
+}
+
+/* Writes what the sink takes at once. Returns how much that was, -1 with errno. */
+static ssize_t access_put(const struct access *access, size_t done)
+{
+    struct pollfd fd = { .fd = access->sink, .events = POLLOUT };
+    if (poll(&fd, 1, 0) > 0)
+        return write(access->sink, access->buf + done, access_piece(access, done));
+    errno = EAGAIN;
+    return -1;
+}
+
 static void access_flush(struct access *access)
 {
     size_t done = 0;
@@ -47,7 +72,7 @@ static void access_flush(struct access *access)
     if (access->len == 0)
         return; /* the buffer was written when it was full */
     while (done < access->len && error == 0) {
-        ssize_t n = write(access->sink, access->buf + done, access->len - done);
+        ssize_t n = access_put(access, done);
         if (n >= 0)
             done += (size_t)n;
         else if (errno != EINTR)
@@ -75,7 +100,9 @@ struct access *access_new(struct event_base *base, int sink)
     struct access *access = calloc(1, sizeof *access);
     if (access == NULL)
         return NULL;
+    struct stat status;
     access->sink = sink;
+    access->piece = fstat(sink, &status) == 0 && S_ISREG(status.st_mode) ? BUFFER_SIZE : PIPE_BUF;
     access->timer = evtimer_new(base, access_timer, access);
     if (access->timer == NULL) {
         free(access);

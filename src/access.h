@@ -1,7 +1,7 @@
 /*
  * access: the access log, one line a request. Each worker renders into a buffer of its own and writes it in batches:
- * when it is nearly full, and a moment after the first line in it. Lines that could not be written are counted and
- * told in the log.
+ * when it is nearly full, and a moment after the first line in it. It never waits for who reads: lines that could not be
+ * written are counted and told in the log.
  */
 #ifndef ECHOD_ACCESS_H
 #define ECHOD_ACCESS_H

@@ -12,6 +12,7 @@
 #define FILE_MAX_BYTES (1 << 20)
 #define ADDRESSES_MAX  64 /* a listener */
 #define NAME_MAX_BYTES 32
+#define HANDLERS_MAX   16
 #define LINE_MAX_BYTES 198 /* as the reader takes it */
 
 static const struct option_row server_options[] = {
@@ -216,6 +217,17 @@ static void unknown_handler(struct loader *l, unsigned line, const char *name)
     add_error(l, line, sentence);
 }
 
+/* Which handler is meant is not known: refuses the keys that none has. */
+static void check_any_keys(struct loader *l, const struct inifile_section *section)
+{
+    struct binding bindings[HANDLERS_MAX + 2] = { { listener_options, NULL } };
+    size_t count = 1;
+    for (size_t i = 0; l->handlers[i] != NULL && count <= HANDLERS_MAX; i++)
+        if (l->handlers[i]->options != NULL)
+            bindings[count++].table = l->handlers[i]->options;
+    check_keys(l, section, bindings);
+}
+
 static void load_listener(struct loader *l, const struct inifile_section *section)
 {
     struct config_listener *listener = &l->config->listeners[l->config->count++];
@@ -235,9 +247,11 @@ static void load_listener(struct loader *l, const struct inifile_section *sectio
         { 0 },
     };
     apply_section(l, section, bindings);
-    if (listener->handler != NULL) /* else which keys it may hold is not known */
+    if (listener->handler != NULL)
         check_keys(l, section, bindings);
-    else if (handler != NULL && handler->value[0] != '\0')
+    else
+        check_any_keys(l, section);
+    if (listener->handler == NULL && handler != NULL && handler->value[0] != '\0')
         unknown_handler(l, handler->line, handler->value);
     if (address != NULL && listener->settings.address != NULL) {
         load_addresses(l, listener, address->line);

@@ -7,9 +7,11 @@
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 #include <event2/event_struct.h>
+#include <linux/sockios.h>
 #include <stdalign.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -20,7 +22,7 @@
  * that only waits would be most of the memory of an idle connection, which so holds no buffer at all.
  */
 #define INPUT_SIZE   65536   /* what one call of input() sees at most */
-#define OUTPUT_HIGH  65536   /* unsent bytes from which nothing more is read */
+#define FLUSH_TOTAL  600000  /* ms in which the peer must take what is left when the handler has finished */
 #define LINGER_QUIET 5000    /* ms without a byte from the peer, after we closed our side */
 #define LINGER_TOTAL 30000   /* ms altogether */
 #define NANOSECONDS  1000000 /* in a millisecond */
@@ -37,16 +39,16 @@ struct connection {
     const struct conn_settings *settings;
     struct connection *prev, *next; /* all of the pool */
     struct event readable;
-    struct bufferevent *output; /* what the socket has not taken yet; NULL when there is none */
+    struct bufferevent *output; /* what the socket has not taken yet; while there is any, nothing more is read */
     char *unread;               /* what the handler left unread; NULL when there is none */
     size_t unread_len;
     struct deadline idle, timeout;
     int64_t opened;
     uint64_t bytes_in, bytes_out; /* received, and given to the socket or to output */
-    uint64_t sent_was;            /* bytes sent when the idle deadline was set */
+    uint64_t delivered_was;       /* bytes that had arrived when the idle deadline came last */
+    uint64_t timeout_wish;        /* ms; what the handler asked for, while its time stands still */
     enum phase phase;
-    bool paused; /* for backpressure */
-    bool eof;    /* the peer sends no more */
+    bool eof; /* the peer sends no more */
     alignas(max_align_t) char state[];
 };
 
@@ -111,19 +113,29 @@ static void conn_end(struct connection *c, enum conn_reason reason)
 /* A byte moved: the idle deadline starts anew. False when memory ran out, which it can for a new duration only. */
 static bool conn_touch(struct connection *c, uint64_t milliseconds)
 {
-    c->sent_was = conn_sent(c);
     return deadline_set(&c->pool->idle, &c->idle, c->face.now, (int64_t)milliseconds * NANOSECONDS) == 0;
 }
 
-/* Grants the handler's wish, if it has one. False when memory ran out. */
+static bool conn_set_timeout(struct connection *c, uint64_t milliseconds)
+{
+    return deadline_set(&c->pool->timeout, &c->timeout, c->face.now, (int64_t)milliseconds * NANOSECONDS) == 0;
+}
+
+/*
+ * Grants the handler's wish for a time limit. Its time stands still while output waits: nothing is read then, so the
+ * peer cannot do what it has time for. False when memory ran out.
+ */
 static bool conn_grant_timeout(struct connection *c)
 {
-    bool wish = c->face.timeout_set;
+    bool wished = c->face.timeout_set;
     c->face.timeout_set = false;
-    if (wish && c->face.timeout == 0)
+    if (wished)
+        c->timeout_wish = c->face.timeout;
+    if (c->output != NULL || c->timeout_wish == 0) {
         deadline_unset(&c->timeout);
-    return !wish || c->face.timeout == 0 ||
-           deadline_set(&c->pool->timeout, &c->timeout, c->face.now, (int64_t)c->face.timeout * NANOSECONDS) == 0;
+        return true;
+    }
+    return (!wished && c->timeout.next != NULL) || conn_set_timeout(c, c->timeout_wish);
 }
 
 /* Closes our side, keeping what we sent safe from a reset: a socket closed with unread input resets (RFC 9112 9.6). */
@@ -135,8 +147,18 @@ static void conn_linger(struct connection *c)
     }
     c->phase = PHASE_LINGERING;
     shutdown(conn_fd(c), SHUT_WR);
-    conn_timeout(&c->face, LINGER_TOTAL);
-    if (!conn_grant_timeout(c) || !conn_touch(c, LINGER_QUIET) || event_add(&c->readable, NULL) < 0)
+    if (!conn_set_timeout(c, LINGER_TOTAL) || !conn_touch(c, LINGER_QUIET) || event_add(&c->readable, NULL) < 0)
+        conn_end(c, CONN_ERROR);
+}
+
+/* The handler has finished: what waits goes out, within bounds, and then our side closes. */
+static void conn_finish(struct connection *c)
+{
+    c->phase = PHASE_FLUSHING;
+    event_del(&c->readable);
+    if (c->output == NULL)
+        conn_linger(c);
+    else if (!conn_set_timeout(c, FLUSH_TOTAL) || !conn_touch(c, c->settings->idle_timeout))
         conn_end(c, CONN_ERROR);
 }
 
@@ -189,33 +211,25 @@ static bool conn_act(struct connection *c, enum handler_next next, enum conn_rea
     bool sound = next != HANDLER_ABORT && !out->failed && (out->len == 0 || conn_flush(c, out, &reason));
     if (out->len > 0 || out->failed)
         output_reset(out);
+    if (sound && next == HANDLER_FINISH) {
+        conn_finish(c);
+        return false;
+    }
     if (sound && !conn_grant_timeout(c)) {
         sound = false;
         reason = CONN_ERROR;
     }
-    if (!sound) {
+    if (!sound)
         conn_end(c, reason);
-        return false;
-    }
-    if (next == HANDLER_FINISH) {
-        c->phase = PHASE_FLUSHING;
-        deadline_unset(&c->timeout);
-        event_del(&c->readable);
-        if (c->output == NULL)
-            conn_linger(c);
-        return false;
-    }
-    if (!c->paused && conn_unsent(c) >= OUTPUT_HIGH) {
-        c->paused = true;
-        event_del(&c->readable);
-    }
-    return true;
+    else if (c->output != NULL)
+        event_del(&c->readable); /* until it is drained */
+    return sound;
 }
 
 /* Keeps what the handler left unread. False when that is too much; c is gone then. */
 static bool conn_keep(struct connection *c, struct bytes in)
 {
-    if (in.len == INPUT_SIZE && !c->paused) {
+    if (in.len == INPUT_SIZE && c->output == NULL) {
         conn_end(c, CONN_LIMIT);
         return false;
     }
@@ -243,7 +257,7 @@ static bool conn_feed(struct connection *c, size_t len)
         bool full = output_full(&c->pool->output);
         if (!conn_act(c, next, CONN_ABORT))
             return false;
-        again = full && in.len > 0 && !c->paused;
+        again = full && in.len > 0 && c->output == NULL;
     }
     return (in.len == 0 && c->unread_len == 0) || conn_keep(c, in);
 }
@@ -291,10 +305,9 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         return;
     }
     c->bytes_in += (size_t)n;
-    if (c->phase == PHASE_LINGERING)
-        conn_touch(c, LINGER_QUIET);
-    else if (conn_feed(c, shown + (size_t)n))
-        conn_touch(c, c->settings->idle_timeout);
+    conn_touch(c, c->phase == PHASE_LINGERING ? LINGER_QUIET : c->settings->idle_timeout);
+    if (c->phase == PHASE_OPEN)
+        conn_feed(c, shown + (size_t)n);
 }
 
 /* All output has gone out: the bufferevent is not needed any more, and what waited for this goes on. */
@@ -309,13 +322,10 @@ static void on_drained(struct bufferevent *output, void *arg)
         return;
     }
     conn_touch(c, c->settings->idle_timeout);
-    if (!c->paused)
+    if ((c->unread_len > 0 && !conn_feed(c, conn_show(c))) || c->output != NULL)
         return;
-    c->paused = false;
-    if (c->unread_len > 0 && !conn_feed(c, conn_show(c)))
-        return;
-    if (!c->paused && !c->eof)
-        event_add(&c->readable, NULL);
+    if (!conn_grant_timeout(c) || (!c->eof && event_add(&c->readable, NULL) < 0))
+        conn_end(c, CONN_ERROR);
 }
 
 /* The peer has reset the connection while output waited. */
@@ -331,8 +341,9 @@ static void on_timeout(struct deadline *d)
     struct connection *c = (struct connection *)((char *)d - offsetof(struct connection, timeout));
     enum handler_next next = HANDLER_ABORT;
     c->face.now = deadline_now();
-    if (c->phase == PHASE_LINGERING) {
-        conn_end(c, CONN_FINISHED);
+    c->timeout_wish = 0;
+    if (c->phase != PHASE_OPEN) {
+        conn_end(c, c->phase == PHASE_LINGERING ? CONN_FINISHED : CONN_DEADLINE);
         return;
     }
     if (c->settings->handler->expire != NULL)
@@ -340,13 +351,24 @@ static void on_timeout(struct deadline *d)
     conn_act(c, next, CONN_DEADLINE);
 }
 
+/* Bytes that have not arrived: in output, or in the socket. */
+static uint64_t conn_undelivered(const struct connection *c)
+{
+    int queued = 0;
+    ioctl(conn_fd(c), SIOCOUTQ, &queued);
+    return conn_unsent(c) + (queued > 0 ? (uint64_t)queued : 0);
+}
+
+/* No call of ours has moved a byte for a while; but the peer may still be reading what was sent before. */
 static void on_idle(struct deadline *d)
 {
     struct connection *c = (struct connection *)((char *)d - offsetof(struct connection, idle));
+    uint64_t undelivered = conn_undelivered(c), delivered = c->bytes_out - undelivered, was = c->delivered_was;
     c->face.now = deadline_now();
+    c->delivered_was = undelivered > 0 ? delivered : 0;
     if (c->phase == PHASE_LINGERING)
         conn_end(c, CONN_FINISHED);
-    else if (conn_sent(c) > c->sent_was) /* a slow reader, but it reads */
+    else if (delivered > was && (undelivered > 0 || was > 0))
         conn_touch(c, c->settings->idle_timeout);
     else
         conn_end(c, CONN_IDLE);
@@ -380,21 +402,17 @@ void conn_open(struct conn_pool *pool, const struct conn_settings *settings, int
         pool->first->prev = c;
     pool->first = c;
     pool->count++;
-    if (!conn_touch(c, settings->idle_timeout)) {
-        conn_end(c, CONN_ERROR);
-        return;
-    }
     if (settings->handler->open != NULL &&
         !conn_act(c, settings->handler->open(&c->face, c->state, settings->shared, &pool->output), CONN_ABORT))
         return;
-    if (!c->paused && event_add(&c->readable, NULL) < 0)
+    if (!conn_touch(c, settings->idle_timeout) || (c->output == NULL && event_add(&c->readable, NULL) < 0))
         conn_end(c, CONN_ERROR);
 }
 
 /* Whether the handler is called when bytes come. */
 static bool conn_listens(const struct connection *c)
 {
-    return c->phase == PHASE_OPEN && !c->paused && !c->eof;
+    return c->phase == PHASE_OPEN && c->output == NULL && !c->eof;
 }
 
 static void conn_drain(struct connection *c)
@@ -403,7 +421,10 @@ static void conn_drain(struct connection *c)
     c->face.now = deadline_now();
     if (c->settings->handler->drain != NULL)
         verdict = c->settings->handler->drain(&c->face, c->state, &c->pool->output);
-    conn_act(c, verdict, CONN_DRAIN);
+    if (verdict == HANDLER_FINISH && c->pool->output.len == 0 && conn_undelivered(c) == 0)
+        conn_end(c, CONN_FINISHED); /* there is nothing that a reset could destroy, so nothing to linger for */
+    else
+        conn_act(c, verdict, CONN_DRAIN);
 }
 
 void conn_pool_drain(struct conn_pool *pool)
@@ -426,7 +447,7 @@ void conn_pool_abort(struct conn_pool *pool)
 {
     for (struct connection *c = pool->first, *next; c != NULL; c = next) {
         next = c->next;
-        conn_end(c, CONN_DRAIN);
+        conn_end(c, c->phase == PHASE_LINGERING ? CONN_FINISHED : CONN_DRAIN);
     }
 }
 

@@ -156,7 +156,7 @@ static void read_line(struct reader *r, const char *line, size_t len)
         snprintf(text + len, sizeof text - len, "\n%s=\n", SECTION_MARK);
     }
     r->heard = false;
-    if (text[strcspn(text, "=:")] != ':') /* which inih takes too */
+    if (text[0] == '[' || text[strcspn(text, "=:")] != ':') /* which inih takes for = */
         ini_parse_string(text, on_key, r);
     if (!r->heard)
         complain(r, "\"%s\" is neither a section nor KEY = VALUE", text);

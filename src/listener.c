@@ -4,18 +4,18 @@
 
 #include <errno.h>
 #include <event2/event.h>
-#include <event2/listener.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define BACKLOG       4096         /* the kernel lowers it to net.core.somaxconn */
+#define ACCEPT_BATCH  64           /* connections a turn, so that those that are open get theirs */
 #define EPISODE_QUIET 5000000000LL /* ns without a refusal that end an episode */
 
 struct listener {
-    struct evconnlistener *accept;
+    int fd;
+    struct event *acceptable;
     struct event *retry; /* ends a pause, and later the episode */
     struct conn_pool *pool;
     const struct conn_settings *settings;
@@ -104,32 +104,39 @@ int listener_bind(const struct address *address, int *fds, size_t count, struct 
     return result;
 }
 
-static void listener_open(struct listener *listener, int fd, const struct address *peer)
-{
-    if (admission_take(listener->admission))
-        conn_open(listener->pool, listener->settings, fd, peer);
-    else
-        close(fd);
-}
-
-static void on_accept(struct evconnlistener *accept, evutil_socket_t fd, struct sockaddr *sa, int len, void *arg)
-{
-    struct address peer = { .len = (socklen_t)len };
-    (void)accept;
-    memcpy(&peer.sa, sa, (size_t)len < sizeof peer.sa ? (size_t)len : sizeof peer.sa);
-    listener_open(arg, fd, &peer);
-}
-
 /* accept failed for want of descriptors or memory: it would fail again at once, so the listener rests a while. */
-static void on_accept_error(struct evconnlistener *accept, void *arg)
+static void listener_rest(struct listener *listener, int error)
 {
-    struct listener *listener = arg;
-    int error = errno;
     if (!listener->starved && atomic_fetch_add(&listener->admission->starved, 1) == 0)
         log_event(LEVEL_WARNING, "accept paused", log_text("listener", listener->settings->listener), log_errno(error));
     listener->starved = listener->paused = true;
-    evconnlistener_disable(accept);
+    event_del(listener->acceptable);
     evtimer_add(listener->retry, &pause_time);
+}
+
+/* Takes one connection off the backlog. False when there is none, or none can be taken now. */
+static bool listener_accept(struct listener *listener)
+{
+    struct address peer = { .len = sizeof peer.sa };
+    int fd = accept4(listener->fd, &peer.sa.any, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0 && admission_take(listener->admission))
+        conn_open(listener->pool, listener->settings, fd, &peer);
+    else if (fd >= 0)
+        close(fd);
+    else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+        listener_rest(listener, errno);
+    else
+        return errno != EAGAIN &&
+               errno != EWOULDBLOCK; /* this one is gone already (ECONNABORTED), the next may not be */
+    return fd >= 0;
+}
+
+static void on_acceptable(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    for (int i = 0; i < ACCEPT_BATCH && listener_accept(arg); i++)
+        ;
 }
 
 static void listener_calm(struct listener *listener)
@@ -147,7 +154,7 @@ static void on_retry(evutil_socket_t fd, short what, void *arg)
     if (listener->paused) {
         listener->paused = false;
         evtimer_add(listener->retry, &calm_time);
-        evconnlistener_enable(listener->accept);
+        event_add(listener->acceptable, NULL);
     } else {
         listener_calm(listener);
     }
@@ -157,41 +164,32 @@ struct listener *listener_start(struct conn_pool *pool, int fd, const struct con
                                 struct admission *admission)
 {
     struct listener *listener = calloc(1, sizeof *listener);
-    if (listener == NULL)
+    if (listener == NULL) {
+        close(fd);
         return NULL;
-    *listener = (struct listener){ .pool = pool, .settings = settings, .admission = admission };
+    }
+    *listener = (struct listener){ .fd = fd, .pool = pool, .settings = settings, .admission = admission };
     listener->retry = evtimer_new(pool->base, on_retry, listener);
-    listener->accept =
-        evconnlistener_new(pool->base, on_accept, listener, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, fd);
-    if (listener->retry == NULL || listener->accept == NULL) {
+    listener->acceptable = event_new(pool->base, fd, EV_READ | EV_PERSIST, on_acceptable, listener);
+    if (listener->retry == NULL || listener->acceptable == NULL || event_add(listener->acceptable, NULL) < 0) {
         listener_close(listener);
         return NULL;
     }
-    evconnlistener_set_error_cb(listener->accept, on_accept_error);
     return listener;
-}
-
-/* Opens what waits in the backlog: closing the socket would reset it. */
-static void listener_empty(struct listener *listener)
-{
-    struct address peer = { .len = sizeof peer.sa };
-    int fd, listening = evconnlistener_get_fd(listener->accept);
-    while ((fd = accept4(listening, &peer.sa.any, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
-        listener_open(listener, fd, &peer);
-        peer.len = sizeof peer.sa;
-    }
 }
 
 void listener_close(struct listener *listener)
 {
     if (listener == NULL)
         return;
-    if (listener->accept != NULL) {
-        listener_empty(listener);
-        evconnlistener_free(listener->accept);
-    }
+    /* closing the socket resets what waits in the backlog */
+    for (int i = 0; i < BACKLOG && listener->acceptable != NULL && listener_accept(listener); i++)
+        ;
+    listener_calm(listener);
+    if (listener->acceptable != NULL)
+        event_free(listener->acceptable);
     if (listener->retry != NULL)
         event_free(listener->retry);
-    listener_calm(listener);
+    close(listener->fd);
     free(listener);
 }

@@ -30,7 +30,7 @@ void admission_release(void *admission);
  */
 int listener_bind(const struct address *address, int *fds, size_t count, struct address *bound);
 
-/* Starts to accept on fd, which it takes over. Everything it is given outlives it. NULL when memory ran out. */
+/* Starts to accept on fd, which it takes over. Everything it is given outlives it. NULL, fd closed, when memory ran out. */
 struct listener *listener_start(struct conn_pool *pool, int fd, const struct conn_settings *settings,
                                 struct admission *admission);
 

@@ -3,6 +3,7 @@
 #include "text.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -157,17 +158,29 @@ size_t log_render(char *buf, const char *level, const char *message, const struc
     return line.len;
 }
 
+/* Whole lines or nothing; a reader that does not read must not stop the daemon. A line is less than PIPE_BUF. */
+static bool stderr_write(const char *data, size_t len)
+{
+    struct pollfd fd = { .fd = STDERR_FILENO, .events = POLLOUT };
+    return poll(&fd, 1, 0) > 0 && write(STDERR_FILENO, data, len) >= 0;
+}
+
 void log_write(enum log_level level, const char *message, const struct log_field *fields)
 {
+    static atomic_ulong lost;
     int saved = errno;
     char buf[LOG_LINE];
-    size_t len = log_render(buf, log_level_words[level], message, fields), done = 0;
-    while (done < len) {
-        ssize_t n = write(STDERR_FILENO, buf + done, len - done);
-        if (n < 0 && errno != EINTR)
-            break; /* standard error is gone; there is nobody left to tell */
-        done += n > 0 ? (size_t)n : 0;
+    size_t len;
+    unsigned long count = atomic_exchange(&lost, 0);
+    if (count > 0) {
+        const struct log_field told[] = { log_number("lines", count), { 0 } };
+        len = log_render(buf, log_level_words[LEVEL_WARNING], "log lines lost", told);
+        if (!stderr_write(buf, len))
+            atomic_fetch_add(&lost, count);
     }
+    len = log_render(buf, log_level_words[level], message, fields);
+    if (!stderr_write(buf, len))
+        atomic_fetch_add(&lost, 1);
     errno = saved;
 }
 

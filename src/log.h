@@ -1,7 +1,8 @@
 /*
  * log: one line an event on standard error, as text or JSON, with key=value fields.
  *
- * Every function may be called from any thread and leaves errno as it was. Bytes that come from strangers are
+ * Every function may be called from any thread, does not wait for who reads, and leaves errno as it was. A line that
+ * finds no room is lost; how many were is told in the next one that does. Bytes that come from strangers are
  * escaped, whatever they are; payload does not belong here.
  */
 #ifndef ECHOD_LOG_H

@@ -4,6 +4,7 @@
 #include "server.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -93,9 +94,21 @@ static const char *command_config(const struct command *command)
     return access(DEFAULT_CONFIG, F_OK) == 0 || errno != ENOENT ? DEFAULT_CONFIG : NULL;
 }
 
+/* A socket must not become what somebody takes for standard error. */
+static void open_standard_descriptors(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 int main(int argc, char **argv)
 {
     struct command command = { 0 };
+    open_standard_descriptors();
     if (command_parse(&command, argc, argv) < 0) {
         fprintf(stderr, "Try '%s --help'.\n", argv[0]);
         return EXIT_USAGE;
@@ -104,6 +117,8 @@ int main(int argc, char **argv)
         fputs(command.help ? usage : PACKAGE_STRING "\n", stdout);
         return fflush(stdout) == 0 ? EXIT_CLEAN : EXIT_FAILED;
     }
+    if (!command.test && !command.dump)
+        server_block_signals();
     const char *path = command_config(&command);
     struct config *config = config_load(path, builtin, handlers, print_error, NULL);
     if (config == NULL)

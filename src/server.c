@@ -21,7 +21,9 @@
 #include <systemd/sd-daemon.h>
 #endif
 
-#define DESCRIPTORS_SPARE 64 /* beside one a connection and one a listening socket */
+#define DESCRIPTORS_SPARE  64 /* beside one a connection and one a listening socket, */
+#define DESCRIPTORS_WORKER 4  /* and these for the event loop of each worker */
+#define THREADS_MAX        256
 
 struct server {
     const struct config *config;
@@ -54,14 +56,16 @@ static size_t thread_count(const struct server_settings *settings)
     cpu_set_t cpus;
     if (settings->threads > 0)
         return (size_t)settings->threads;
-    return sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? (size_t)CPU_COUNT(&cpus) : 1;
+    long cores = sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus) : sysconf(_SC_NPROCESSORS_ONLN);
+    return cores < 1 ? 1 : cores > THREADS_MAX ? THREADS_MAX : (size_t)cores;
 }
 
 /* Raises the soft limit on descriptors to what the configuration may need. */
 static void raise_descriptor_limit(const struct server *server)
 {
     struct rlimit limit;
-    rlim_t need = server->admission.max_connections + server->socket_count * server->worker_count + DESCRIPTORS_SPARE;
+    rlim_t need = server->admission.max_connections +
+                  (server->socket_count + DESCRIPTORS_WORKER) * server->worker_count + DESCRIPTORS_SPARE;
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= need)
         return;
     limit.rlim_cur = limit.rlim_max < need ? limit.rlim_max : need;
@@ -130,15 +134,42 @@ static void on_worker_done(evutil_socket_t fd, short what, void *arg)
         event_base_loopbreak(server->base);
 }
 
-/* Signals are read from a descriptor, so no code of ours is ever interrupted; workers inherit that they are blocked. */
-static int signals_open(void)
+/* The signals that stop the server. They are read from a descriptor, so that no code of ours is ever interrupted. */
+static sigset_t stop_signals(void)
 {
     sigset_t stop;
     sigemptyset(&stop);
     sigaddset(&stop, SIGTERM);
     sigaddset(&stop, SIGINT);
+    return stop;
+}
+
+void server_block_signals(void)
+{
+    sigset_t stop = stop_signals();
     pthread_sigmask(SIG_BLOCK, &stop, NULL);
+}
+
+static int signals_open(void)
+{
+    sigset_t stop = stop_signals();
+    server_block_signals(); /* the workers inherit it */
     return signalfd(-1, &stop, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+static void log_libevent(int severity, const char *message)
+{
+    log_event(severity == EVENT_LOG_ERR     ? LEVEL_ERROR
+              : severity == EVENT_LOG_DEBUG ? LEVEL_DEBUG
+                                            : LEVEL_WARNING,
+              "libevent", log_text("says", message));
+}
+
+/* libevent cannot go on, and would end the process without a word in the log. */
+static void fail_libevent(int error)
+{
+    log_event(LEVEL_ERROR, "libevent failed", log_number("code", (uint64_t)(unsigned)error));
+    _exit(1);
 }
 
 static int server_events(struct server *server)
@@ -164,8 +195,9 @@ static int server_bind(struct server *server, const struct config_listener *list
     struct address bound;
     int *fds = calloc(server->worker_count, sizeof *fds);
     if (fds == NULL || listener_bind(address, fds, server->worker_count, &bound) < 0) {
+        int error = errno;
         log_event(LEVEL_ERROR, "cannot listen", log_text("listener", listener->name),
-                  log_text("address", address_format(address, text)), log_errno(errno));
+                  log_text("address", address_format(address, text)), log_errno(error));
         free(fds);
         return -1;
     }
@@ -227,6 +259,7 @@ static int server_init(struct server *server, const struct config *config)
     server->worker_count = thread_count(settings);
     for (size_t i = 0; i < count; i++)
         server->socket_count += listeners[i].address_count;
+    raise_descriptor_limit(server);
     server->settings = calloc(count, sizeof *server->settings);
     server->sockets = calloc(server->worker_count * server->socket_count, sizeof *server->sockets);
     server->workers = calloc(server->worker_count, sizeof(struct worker *));
@@ -273,8 +306,9 @@ int server_run(const struct config *config)
     int result = -1;
     signal(SIGPIPE, SIG_IGN);
     log_setup(settings->log_level, settings->log_format);
+    event_set_log_callback(log_libevent);
+    event_set_fatal_callback(fail_libevent);
     if (server_init(&server, config) == 0 && server_listen(&server) == 0) {
-        raise_descriptor_limit(&server);
         result = server_start_workers(&server);
         started = server.running;
     }

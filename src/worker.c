@@ -134,7 +134,9 @@ struct worker *worker_start(const struct worker_settings *settings)
         return NULL;
     worker->wake_fd = -1;
     if (worker_init(worker, settings) < 0) {
+        int error = errno;
         worker_free(worker);
+        errno = error;
         return NULL;
     }
     return worker;

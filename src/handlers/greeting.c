@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PLACE "{name}"
+#define PLACE      "{name}"
+#define ANSWER_MAX 65536 /* what a connection holds is bounded, and so is an answer */
 
 struct greeting_settings {
     struct http_settings http; /* first: see http/session.h */
@@ -57,6 +58,14 @@ static const struct http_route routes[] = {
 static int greeting_start(const void *settings, void **shared, char *err, size_t errlen)
 {
     const struct greeting_settings *s = settings;
+    size_t longest = strlen(s->greeting);
+    for (const char *place = s->greeting; (place = strstr(place, PLACE)) != NULL; place += strlen(PLACE))
+        longest += (size_t)s->http.limits.target;
+    if (longest > ANSWER_MAX) {
+        snprintf(err, errlen, "greeting: with max_target bytes at each {name} it could have %zu bytes; at most %d",
+                 longest, ANSWER_MAX);
+        return -1;
+    }
     struct greeting *greeting = calloc(1, sizeof *greeting);
     if (greeting == NULL) {
         snprintf(err, errlen, "out of memory");

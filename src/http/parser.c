@@ -278,9 +278,10 @@ static bool parse_length(struct bytes value, uint64_t *length)
 {
     *length = 0;
     for (size_t i = 0; i < value.len; i++) {
-        if (value.data[i] < '0' || value.data[i] > '9' || *length > (INT64_MAX - 9) / 10)
+        uint64_t digit = (uint64_t)(value.data[i] - '0');
+        if (digit > 9 || *length > (INT64_MAX - digit) / 10)
             return false;
-        *length = *length * 10 + (uint64_t)(value.data[i] - '0');
+        *length = *length * 10 + digit;
     }
     return value.len > 0;
 }
@@ -554,7 +555,8 @@ static enum http_parsed head_check(struct http_parser *parser, const struct http
     request->minor = parser->minor;
     request->body = parser->body != BODY_NONE;
     request->expect = r->expect && request->body && parser->minor > 0;
-    request->precondition = r->if_match_fails ? 412 : r->if_none_match_fails ? 304 : 0;
+    bool get = bytes_are(request->method, "GET") || parser->head;
+    request->precondition = r->if_match_fails ? 412 : !r->if_none_match_fails ? 0 : get ? 304 : 412;
     request->keep_alive = !r->close && (parser->minor > 0 || r->keep_alive);
     return HTTP_COMPLETE;
 }
@@ -673,42 +675,49 @@ static bool take_size(struct bytes *line, uint64_t *size)
     return digits > 0;
 }
 
-/* chunk-size [ chunk-ext ] (RFC 9112 section 7.1); the line is given without its CRLF. */
-static bool chunk_line_is_sound(struct bytes line, uint64_t *size)
+/*
+ * chunk-size [ chunk-ext ] (RFC 9112 section 7.1), without CRLF. False at the first byte that cannot stand where it does,
+ * or with the line used up when it might go on.
+ */
+static bool take_chunk_line(struct bytes *line, uint64_t *size)
 {
-    bool sound = take_size(&line, size);
-    while (sound && line.len > 0) {
-        take_white_space(&line);
-        sound = take(&line, ';');
-        take_white_space(&line);
-        sound = sound && take_token(&line);
-        struct bytes behind = line;
+    bool sound = take_size(line, size);
+    while (sound && line->len > 0) {
+        take_white_space(line);
+        sound = take(line, ';');
+        if (sound)
+            take_white_space(line);
+        sound = sound && take_token(line);
+        struct bytes behind = *line;
         take_white_space(&behind);
         if (sound && take(&behind, '=')) {
             take_white_space(&behind);
-            line = behind;
-            sound = take(&line, '"') ? take_quoted(&line) : take_token(&line);
+            *line = behind;
+            sound = take(line, '"') ? take_quoted(line) : take_token(line);
         }
     }
     return sound;
 }
 
-/* A chunk's line, once it is there as a whole. It must fit into what may still come on the wire. */
+/* A chunk's line. It must fit into what may still come on the wire; what is wrong in it is refused as soon as it comes. */
 static enum http_parsed chunk_line(struct http_parser *parser, const struct http_limits *limits, struct bytes *in)
 {
     size_t most = limits->header_size < parser->length ? (size_t)limits->header_size : (size_t)parser->length;
-    size_t len = in->len < most ? in->len : most;
-    const char *end = memchr(in->data, '\n', len);
-    if (end == NULL && in->len <= most)
-        return HTTP_MORE;
-    if (end == NULL)
-        return refuse(parser, 413, "the content is too large");
-    struct bytes line = { .data = in->data, .len = (size_t)(end - in->data) };
+    struct bytes line = { .data = in->data, .len = in->len < most ? in->len : most };
+    const char *end = memchr(line.data, '\n', line.len);
     uint64_t size;
-    if (line.len == 0 || line.data[--line.len] != '\r' || !chunk_line_is_sound(line, &size))
+    if (end != NULL)
+        line.len = (size_t)(end - line.data);
+    size_t len = line.len;
+    bool cr = len > 0 && line.data[len - 1] == '\r';
+    line.len -= cr;
+    bool sound = take_chunk_line(&line, &size);
+    if (end != NULL ? !sound || !cr : !sound && line.len > 0)
         return refuse(parser, 400, "the line of a chunk is malformed");
-    bytes_skip(in, line.len + strlen("\r\n"));
-    parser->length -= line.len + strlen("\r\n");
+    if (end == NULL)
+        return in->len <= most ? HTTP_MORE : refuse(parser, 413, "the content is too large");
+    bytes_skip(in, len + 1);
+    parser->length -= len + 1;
     if (size > limits->body)
         return refuse(parser, 413, "the content is too large");
     parser->chunk = size > 0 ? size + strlen("\r\n") : 0;

@@ -3,8 +3,8 @@
  *
  * A head goes through two readers. The gate walks over every byte once and refuses what two parsers could read
  * differently: bare CR or LF, folds, control bytes, stray spaces, any version but 1.0 and 1.1, and whatever is over a
- * limit. llhttp then takes the whole head apart. So the verdict is the same with every version of llhttp, and does not
- * depend on how the bytes were split. Chunks are read here too: llhttp 8.1 takes lines that RFC 9112 section 7.1 forbids
+ * limit. llhttp then takes the whole head apart. So the verdict does not depend on how the bytes were split, nor on the
+ * version of llhttp, except for which methods there are. Chunks are read here too: llhttp 8.1 takes lines that RFC 9112 section 7.1 forbids
  * and refuses some that it allows.
  *
  * A head is shown from its first byte until it is complete; the bytes of a body are taken as they come.
@@ -39,7 +39,7 @@ struct http_request {
     bool keep_alive;       /* the client would like to send another request */
     bool expect;           /* 100-continue */
     bool body;             /* content follows */
-    unsigned precondition; /* the status of a GET that would succeed: 412 or 304 (RFC 9110 section 13); 0: 200 */
+    unsigned precondition; /* instead of success: 412 or 304 (RFC 9110 section 13); 0: none fails */
 };
 
 /* A refusal: what to answer, and why. Status 0: none. */

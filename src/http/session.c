@@ -12,7 +12,8 @@ enum phase {
     PHASE_NONE, /* no limit runs yet */
     PHASE_IDLE, /* the next request: keepalive_timeout */
     PHASE_HEAD, /* the rest of a head: header_timeout, from its first byte */
-    PHASE_BODY  /* the rest of a body: body_timeout, from the end of the head */
+    PHASE_BODY, /* the rest of a body: body_timeout, from the end of the head */
+    PHASE_BUSY  /* nothing: requests are there that wait for the output to go out */
 };
 
 /* What became of some input. */
@@ -244,7 +245,8 @@ static void set_phase(struct http_session *s, struct conn *conn, enum phase phas
     s->phase = (uint8_t)phase;
     conn_timeout(conn, phase == PHASE_IDLE   ? settings->keepalive_timeout
                        : phase == PHASE_HEAD ? settings->header_timeout
-                                             : settings->body_timeout);
+                       : phase == PHASE_BODY ? settings->body_timeout
+                                             : 0);
 }
 
 enum handler_next http_session_open(struct conn *conn, void *state, void *shared, struct output *out)
@@ -264,17 +266,19 @@ enum handler_next http_session_input(struct conn *conn, void *state, struct byte
         step = s->held != NULL ? take_body(s, conn, in, out) : take_head(s, conn, in, out);
     if (step == STEP_FINISH)
         return HANDLER_FINISH;
-    set_phase(s, conn,
-              s->held != NULL                                      ? PHASE_BODY
-              : step == STEP_MORE && http_parser_begun(&s->parser) ? PHASE_HEAD
-                                                                   : PHASE_IDLE);
+    if (s->held != NULL)
+        set_phase(s, conn, PHASE_BODY);
+    else if (step == STEP_NEXT && in->len > 0)
+        set_phase(s, conn, PHASE_BUSY);
+    else
+        set_phase(s, conn, http_parser_begun(&s->parser) ? PHASE_HEAD : PHASE_IDLE);
     return HANDLER_MORE;
 }
 
 enum handler_next http_session_eof(struct conn *conn, void *state, struct output *out)
 {
     struct http_session *s = state;
-    if (s->phase != PHASE_IDLE)
+    if (s->phase == PHASE_HEAD || s->phase == PHASE_BODY)
         refuse(s, conn, (struct http_refusal){ 400, "the request is incomplete" }, out);
     return HANDLER_FINISH;
 }

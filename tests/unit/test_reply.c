@@ -106,13 +106,16 @@ START_TEST(test_phrases)
         const char *phrase;
     } rows[] = {
         { 200, "OK" },
+        { 304, "Not Modified" },
         { 400, "Bad Request" },
         { 404, "Not Found" },
         { 405, "Method Not Allowed" },
         { 408, "Request Timeout" },
+        { 412, "Precondition Failed" },
         { 413, "Content Too Large" },
         { 414, "URI Too Long" },
         { 417, "Expectation Failed" },
+        { 421, "Misdirected Request" },
         { 431, "Request Header Fields Too Large" },
         { 500, "Internal Server Error" },
         { 501, "Not Implemented" },

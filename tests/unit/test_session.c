@@ -224,6 +224,27 @@ START_TEST(test_expect)
 }
 END_TEST
 
+/* RFC 9110 section 13: nothing here has an entity tag, and every page exists. */
+START_TEST(test_preconditions)
+{
+    const char *failed = ANSWER(
+        "412 Precondition Failed") "Content-Length: 56\r\n\r\n412 Precondition Failed: nothing here has an entity tag\n";
+    ck_assert_said(talk(BYTES("GET /a HTTP/1.1\r\nHost: a\r\nIf-Match: *\r\n\r\n" GET("/b")), feed_nothing),
+                   OK("1", "a") OK("1", "b"));
+    ck_assert_said(talk(BYTES("GET /a HTTP/1.1\r\nHost: a\r\nIf-Match: \"x\"\r\n\r\n"), feed_nothing), failed);
+    ck_assert_said(talk(BYTES("GET /a HTTP/1.1\r\nHost: a\r\nIf-None-Match: \"x\"\r\n\r\n"), feed_nothing),
+                   OK("1", "a"));
+    ck_assert_said(talk(BYTES("GET /a HTTP/1.1\r\nHost: a\r\nIf-None-Match: *\r\n\r\n" GET("/b")), feed_nothing),
+                   ANSWER("304 Not Modified") "Content-Length: 1\r\n\r\n" OK("1", "b"));
+    ck_assert_said(talk(BYTES(POST("/request", "If-Match: \"x\"\r\n\r\n")), feed_nothing), failed);
+    ck_assert_said(talk(BYTES(POST("/none/such", "If-Match: \"x\"\r\n\r\n")), feed_nothing),
+                   ANSWER("404 Not Found") "Content-Length: 37\r\n\r\n404 Not Found: there is no such path\n");
+    /* 304 is for GET and HEAD only */
+    talk(BYTES(POST("/request", "If-None-Match: *\r\n\r\n")), feed_nothing);
+    ck_assert_ptr_nonnull(strstr(f.out, "HTTP/1.1 412 "));
+}
+END_TEST
+
 /* --- Refusals ---------------------------------------------------------------------------------------------------------- */
 
 /* RFC 9110 section 9.3.2: what answers HEAD has no content, a refusal neither. */
@@ -556,6 +577,7 @@ END_TEST
 
 UNIT_MAIN("session", test_one_after_another, test_nothing_behind_close, test_http_1_0, test_max_requests,
           test_a_thousand_pipelined, test_output_is_bounded, test_held_head, test_malformed_chunk, test_expect,
-          test_refused_head, test_refused_behind_head, test_limits, test_same_head_under_other_limits,
-          test_same_head_again, test_heads_of_every_size, test_time_limits, test_expire, test_eof,
-          test_stray_empty_line, test_drain, test_access_log, test_access_log_of_long_values, test_changed_bytes)
+          test_preconditions, test_refused_head, test_refused_behind_head, test_limits,
+          test_same_head_under_other_limits, test_same_head_again, test_heads_of_every_size, test_time_limits,
+          test_expire, test_eof, test_stray_empty_line, test_drain, test_access_log, test_access_log_of_long_values,
+          test_changed_bytes)
