@@ -288,10 +288,10 @@ static void check_answers(const struct rfc_case *c, struct bytes *out)
             check_answer(c->answers[i].text, out);
 }
 
-/* The greeting with the settings of a case. */
-static void *start(const struct rfc_case *c)
+/* The greeting with the settings of a case, filled into settings. */
+static void *start(const struct rfc_case *c, void *settings)
 {
-    void *settings = calloc(1, greeting_handler.settings_size), *shared = NULL;
+    void *shared = NULL;
     char err[256] = "", key[64], value[64];
     ck_assert_ptr_nonnull(settings);
     for (const struct option_row *row = greeting_handler.options; row->name != NULL; row++)
@@ -303,7 +303,7 @@ static void *start(const struct rfc_case *c)
         ck_assert_msg(option_parse(row, value, settings, err, sizeof err) == 0, "%s", err);
     }
     ck_assert_msg(greeting_handler.start(settings, &shared, err, sizeof err) == 0, "%s", err);
-    return shared; /* both live as long as the process does, which is one test */
+    return shared;
 }
 
 /* Feeds a case so many times in a row, behind so many other requests. */
@@ -334,13 +334,15 @@ static void run(const struct rfc_case *c, void *shared, unsigned times, bool clo
 START_TEST(test_case)
 {
     const struct rfc_case *c = &cases[_i];
-    void *shared = start(c);
+    void *settings = calloc(1, greeting_handler.settings_size), *shared = start(c, settings);
     bool closes = says(c->answers[c->answer_count - 1].text, "close"), counted = false;
     for (unsigned i = 0; i < c->setting_count; i++)
         counted = counted || strncmp(c->settings[i].text, "max_requests", strlen("max_requests")) == 0;
     run(c, shared, 1, closes, false);
     if (!counted)
         run(c, shared, closes ? 1 : 2, closes, closes);
+    greeting_handler.stop(shared);
+    free(settings);
 }
 END_TEST
 
