@@ -4,7 +4,6 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,7 +14,7 @@
 struct access {
     struct event *timer;
     int sink;
-    size_t piece; /* bytes that one write may have */
+    bool regular; /* the sink is a file; else it may be a pipe */
     bool torn;    /* the sink ends with a part of a line */
     bool failing; /* the last batch was lost: told once */
     size_t len, lines;
@@ -36,7 +35,7 @@ int access_sink_open(const char *where)
 /* The lines of the first `done` bytes are safe; the next batch begins a line. */
 static void access_lost(struct access *access, size_t done, int error)
 {
-    for (size_t i = 0; i < done; i++)
+    for (size_t i = access->torn ? 1 : 0; i < done; i++) /* the first ends the torn line */
         access->lines -= access->buf[i] == '\n';
     access->torn = done > 0 ? access->buf[done - 1] != '\n' : access->torn;
     access->dropped += access->lines;
@@ -45,24 +44,13 @@ static void access_lost(struct access *access, size_t done, int error)
     access->failing = true;
 }
 
-/* How much is written at once: whole lines, as many as a pipe takes in one piece, or all to a file. */
-static size_t access_piece(const struct access *access, size_t done)
+/* Writes what a file takes, or as many whole lines as a pipe takes in one piece. How much that was, or -1 with errno. */
+static ssize_t access_put(const struct access *access, const char *data, size_t len)
 {
-    size_t len = access->len - done;
-    if (len <= access->piece)
-        return len;
-    const char *end = memrchr(access->buf + done, '\n', access->piece);
-    return end != NULL ? (size_t)(end - (access->buf + done)) + 1 : len;
-}
-
-/* Writes what the sink takes at once. Returns how much that was, -1 with errno. */
-static ssize_t access_put(const struct access *access, size_t done)
-{
-    struct pollfd fd = { .fd = access->sink, .events = POLLOUT };
-    if (poll(&fd, 1, 0) > 0)
-        return write(access->sink, access->buf + done, access_piece(access, done));
-    errno = EAGAIN;
-    return -1;
+    if (access->regular)
+        return write(access->sink, data, len);
+    const char *end = len > PIPE_BUF ? memrchr(data, '\n', PIPE_BUF) : NULL;
+    return log_put(access->sink, data, end != NULL ? (size_t)(end - data) + 1 : len);
 }
 
 static void access_flush(struct access *access)
@@ -72,15 +60,17 @@ static void access_flush(struct access *access)
     if (access->len == 0)
         return; /* the buffer was written when it was full */
     while (done < access->len && error == 0) {
-        ssize_t n = access_put(access, done);
+        ssize_t n = access_put(access, access->buf + done, access->len - done);
         if (n >= 0)
             done += (size_t)n;
         else if (errno != EINTR)
             error = errno;
     }
-    if (error != 0) {
+    if (error != 0)
         access_lost(access, done, error);
-    } else if (access->failing) {
+    else
+        access->torn = false;
+    if (error == 0 && access->failing) {
         log_event(LEVEL_NOTICE, "access log works again", log_number("dropped", access->dropped));
         access->failing = false;
         access->dropped = 0;
@@ -102,7 +92,7 @@ struct access *access_new(struct event_base *base, int sink)
         return NULL;
     struct stat status;
     access->sink = sink;
-    access->piece = fstat(sink, &status) == 0 && S_ISREG(status.st_mode) ? BUFFER_SIZE : PIPE_BUF;
+    access->regular = fstat(sink, &status) == 0 && S_ISREG(status.st_mode);
     access->timer = evtimer_new(base, access_timer, access);
     if (access->timer == NULL) {
         free(access);
@@ -118,10 +108,8 @@ void access_write(struct access *access, const struct log_field *fields)
         return;
     if (access->len == 0)
         evtimer_add(access->timer, &moment);
-    if (access->len == 0 && access->torn) {
+    if (access->len == 0 && access->torn)
         access->buf[access->len++] = '\n';
-        access->torn = false;
-    }
     access->len += log_render(access->buf + access->len, "access", "request", fields);
     access->lines++;
     if (access->len > BUFFER_SIZE - LOG_LINE)

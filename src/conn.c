@@ -24,6 +24,7 @@
 #define INPUT_SIZE   65536   /* what one call of input() sees at most */
 #define FLUSH_TOTAL  600000  /* ms in which the peer must take what is left when the handler has finished */
 #define LINGER_QUIET 5000    /* ms without a byte from the peer, after we closed our side */
+#define LINGER_DRAIN 1000    /* the same while the server stops */
 #define LINGER_TOTAL 30000   /* ms altogether */
 #define NANOSECONDS  1000000 /* in a millisecond */
 
@@ -138,16 +139,37 @@ static bool conn_grant_timeout(struct connection *c)
     return (!wished && c->timeout.next != NULL) || conn_set_timeout(c, c->timeout_wish);
 }
 
-/* Closes our side, keeping what we sent safe from a reset: a socket closed with unread input resets (RFC 9112 9.6). */
+/* Bytes that have not arrived: in output, or in the socket. */
+static uint64_t conn_undelivered(const struct connection *c)
+{
+    int queued = 0;
+    ioctl(conn_fd(c), SIOCOUTQ, &queued);
+    return conn_unsent(c) + (queued > 0 ? (uint64_t)queued : 0);
+}
+
+/* How long a peer may be quiet before we give up: as ever while it has not got everything, else shortly. */
+static uint64_t conn_quiet(const struct connection *c, bool delivered)
+{
+    if (c->phase != PHASE_LINGERING || !delivered)
+        return c->settings->idle_timeout;
+    return c->face.draining ? LINGER_DRAIN : LINGER_QUIET;
+}
+
+/*
+ * Closes our side, and waits for the peer to close its own: a socket that is closed with input unread, or that more
+ * comes for, resets, and that destroys what the peer has not read yet (RFC 9112 section 9.6).
+ */
 static void conn_linger(struct connection *c)
 {
+    bool delivered = conn_undelivered(c) == 0;
     if (c->eof) {
         conn_end(c, CONN_FIN);
         return;
     }
     c->phase = PHASE_LINGERING;
     shutdown(conn_fd(c), SHUT_WR);
-    if (!conn_set_timeout(c, LINGER_TOTAL) || !conn_touch(c, LINGER_QUIET) || event_add(&c->readable, NULL) < 0)
+    if (!conn_set_timeout(c, delivered ? LINGER_TOTAL : FLUSH_TOTAL) || !conn_touch(c, conn_quiet(c, delivered)) ||
+        event_add(&c->readable, NULL) < 0)
         conn_end(c, CONN_ERROR);
 }
 
@@ -305,7 +327,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         return;
     }
     c->bytes_in += (size_t)n;
-    conn_touch(c, c->phase == PHASE_LINGERING ? LINGER_QUIET : c->settings->idle_timeout);
+    conn_touch(c, conn_quiet(c, true));
     if (c->phase == PHASE_OPEN)
         conn_feed(c, shown + (size_t)n);
 }
@@ -351,14 +373,6 @@ static void on_timeout(struct deadline *d)
     conn_act(c, next, CONN_DEADLINE);
 }
 
-/* Bytes that have not arrived: in output, or in the socket. */
-static uint64_t conn_undelivered(const struct connection *c)
-{
-    int queued = 0;
-    ioctl(conn_fd(c), SIOCOUTQ, &queued);
-    return conn_unsent(c) + (queued > 0 ? (uint64_t)queued : 0);
-}
-
 /* No call of ours has moved a byte for a while; but the peer may still be reading what was sent before. */
 static void on_idle(struct deadline *d)
 {
@@ -366,12 +380,10 @@ static void on_idle(struct deadline *d)
     uint64_t undelivered = conn_undelivered(c), delivered = c->bytes_out - undelivered, was = c->delivered_was;
     c->face.now = deadline_now();
     c->delivered_was = undelivered > 0 ? delivered : 0;
-    if (c->phase == PHASE_LINGERING)
-        conn_end(c, CONN_FINISHED);
-    else if (delivered > was && (undelivered > 0 || was > 0))
-        conn_touch(c, c->settings->idle_timeout);
+    if (delivered > was && (undelivered > 0 || was > 0))
+        conn_touch(c, conn_quiet(c, undelivered == 0));
     else
-        conn_end(c, CONN_IDLE);
+        conn_end(c, c->phase == PHASE_LINGERING ? CONN_FINISHED : CONN_IDLE);
 }
 
 int conn_pool_init(struct conn_pool *pool, struct event_base *base, struct access *access)
@@ -390,6 +402,7 @@ void conn_open(struct conn_pool *pool, const struct conn_settings *settings, int
     if (c == NULL || event_assign(&c->readable, pool->base, fd, EV_READ | EV_PERSIST, on_readable, c) < 0) {
         free(c);
         close(fd);
+        log_event(LEVEL_WARNING, "connection refused", log_text("reason", "memory"));
         settings->ended(settings->ended_arg);
         return;
     }
@@ -422,7 +435,7 @@ static void conn_drain(struct connection *c)
     if (c->settings->handler->drain != NULL)
         verdict = c->settings->handler->drain(&c->face, c->state, &c->pool->output);
     if (verdict == HANDLER_FINISH && c->pool->output.len == 0 && conn_undelivered(c) == 0)
-        conn_end(c, CONN_FINISHED); /* there is nothing that a reset could destroy, so nothing to linger for */
+        conn_end(c, CONN_FINISHED); /* the peer has everything, so there is nothing to linger for */
     else
         conn_act(c, verdict, CONN_DRAIN);
 }

@@ -23,7 +23,7 @@ enum conn_reason {
     CONN_FINISHED, /* the handler closed in order */
     CONN_RESET,    /* the peer reset it, or vanished */
     CONN_IDLE,     /* no byte moved for idle_timeout */
-    CONN_DEADLINE, /* a time limit of the handler passed */
+    CONN_DEADLINE, /* another time limit passed */
     CONN_LIMIT,    /* the handler left more unread than is kept */
     CONN_DRAIN,    /* cut at the end of a drain */
     CONN_ABORT,    /* the handler gave it up */

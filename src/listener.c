@@ -35,10 +35,11 @@ void admission_release(void *admission)
 /* Takes a slot. False when there is none; told once an episode. */
 static bool admission_take(struct admission *admission)
 {
-    size_t open = atomic_fetch_add_explicit(&admission->open, 1, memory_order_relaxed);
-    if (open < admission->max_connections)
-        return true;
-    admission_release(admission);
+    size_t open = atomic_load_explicit(&admission->open, memory_order_relaxed);
+    while (open < admission->max_connections)
+        if (atomic_compare_exchange_weak_explicit(&admission->open, &open, open + 1, memory_order_relaxed,
+                                                  memory_order_relaxed))
+            return true;
     int64_t now = deadline_now(), last = atomic_exchange(&admission->last_refusal, now);
     if (last == 0 || now - last > EPISODE_QUIET)
         log_event(LEVEL_WARNING, "connection refused", log_text("reason", "max_connections"),
@@ -104,7 +105,7 @@ int listener_bind(const struct address *address, int *fds, size_t count, struct 
     return result;
 }
 
-/* accept failed for want of descriptors or memory: it would fail again at once, so the listener rests a while. */
+/* accept failed, mostly for want of descriptors or memory: it would fail again at once, so the listener rests. */
 static void listener_rest(struct listener *listener, int error)
 {
     if (!listener->starved && atomic_fetch_add(&listener->admission->starved, 1) == 0)
@@ -114,29 +115,41 @@ static void listener_rest(struct listener *listener, int error)
     evtimer_add(listener->retry, &pause_time);
 }
 
-/* Takes one connection off the backlog. False when there is none, or none can be taken now. */
+/* Errors of one connection that is gone already, as accept(2) lists them: the next may be sound. */
+static bool accept_may_go_on(int error)
+{
+    static const int passing[] = { EINTR,       ECONNABORTED, EPROTO,       ENOPROTOOPT, ENETDOWN,
+                                   ENETUNREACH, EHOSTDOWN,    EHOSTUNREACH, ENONET,      EOPNOTSUPP };
+    for (size_t i = 0; i < sizeof passing / sizeof passing[0]; i++)
+        if (passing[i] == error)
+            return true;
+    return false;
+}
+
+/* Takes one connection off the backlog. False, with errno, when there is none, or none can be taken now. */
 static bool listener_accept(struct listener *listener)
 {
     struct address peer = { .len = sizeof peer.sa };
     int fd = accept4(listener->fd, &peer.sa.any, &peer.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0 && admission_take(listener->admission))
+    if (fd < 0)
+        return accept_may_go_on(errno);
+    if (admission_take(listener->admission))
         conn_open(listener->pool, listener->settings, fd, &peer);
-    else if (fd >= 0)
-        close(fd);
-    else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
-        listener_rest(listener, errno);
     else
-        return errno != EAGAIN &&
-               errno != EWOULDBLOCK; /* this one is gone already (ECONNABORTED), the next may not be */
-    return fd >= 0;
+        close(fd);
+    return true;
 }
 
 static void on_acceptable(evutil_socket_t fd, short what, void *arg)
 {
+    struct listener *listener = arg;
+    int taken = 0;
     (void)fd;
     (void)what;
-    for (int i = 0; i < ACCEPT_BATCH && listener_accept(arg); i++)
-        ;
+    while (taken < ACCEPT_BATCH && listener_accept(listener))
+        taken++;
+    if (taken < ACCEPT_BATCH && errno != EAGAIN && errno != EWOULDBLOCK)
+        listener_rest(listener, errno);
 }
 
 static void listener_calm(struct listener *listener)
@@ -160,6 +173,18 @@ static void on_retry(evutil_socket_t fd, short what, void *arg)
     }
 }
 
+static void listener_free(struct listener *listener)
+{
+    if (listener->starved)
+        atomic_fetch_sub(&listener->admission->starved, 1);
+    if (listener->acceptable != NULL)
+        event_free(listener->acceptable);
+    if (listener->retry != NULL)
+        event_free(listener->retry);
+    close(listener->fd);
+    free(listener);
+}
+
 struct listener *listener_start(struct conn_pool *pool, int fd, const struct conn_settings *settings,
                                 struct admission *admission)
 {
@@ -172,7 +197,7 @@ struct listener *listener_start(struct conn_pool *pool, int fd, const struct con
     listener->retry = evtimer_new(pool->base, on_retry, listener);
     listener->acceptable = event_new(pool->base, fd, EV_READ | EV_PERSIST, on_acceptable, listener);
     if (listener->retry == NULL || listener->acceptable == NULL || event_add(listener->acceptable, NULL) < 0) {
-        listener_close(listener);
+        listener_free(listener);
         return NULL;
     }
     return listener;
@@ -182,14 +207,7 @@ void listener_close(struct listener *listener)
 {
     if (listener == NULL)
         return;
-    /* closing the socket resets what waits in the backlog */
-    for (int i = 0; i < BACKLOG && listener->acceptable != NULL && listener_accept(listener); i++)
-        ;
-    listener_calm(listener);
-    if (listener->acceptable != NULL)
-        event_free(listener->acceptable);
-    if (listener->retry != NULL)
-        event_free(listener->retry);
-    close(listener->fd);
-    free(listener);
+    for (int i = 0; i < BACKLOG && listener_accept(listener); i++)
+        ; /* closing the socket resets what waits in the backlog */
+    listener_free(listener);
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -158,11 +159,18 @@ size_t log_render(char *buf, const char *level, const char *message, const struc
     return line.len;
 }
 
-/* Whole lines or nothing; a reader that does not read must not stop the daemon. A line is less than PIPE_BUF. */
-static bool stderr_write(const char *data, size_t len)
+ssize_t log_put(int fd, const char *data, size_t len)
 {
-    struct pollfd fd = { .fd = STDERR_FILENO, .events = POLLOUT };
-    return poll(&fd, 1, 0) > 0 && write(STDERR_FILENO, data, len) >= 0;
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* else another thread takes the room that was found */
+    struct pollfd room = { .fd = fd, .events = POLLOUT };
+    ssize_t n = -1;
+    pthread_mutex_lock(&lock);
+    if (poll(&room, 1, 0) > 0)
+        n = write(fd, data, len);
+    else
+        errno = EAGAIN;
+    pthread_mutex_unlock(&lock);
+    return n;
 }
 
 void log_write(enum log_level level, const char *message, const struct log_field *fields)
@@ -175,11 +183,11 @@ void log_write(enum log_level level, const char *message, const struct log_field
     if (count > 0) {
         const struct log_field told[] = { log_number("lines", count), { 0 } };
         len = log_render(buf, log_level_words[LEVEL_WARNING], "log lines lost", told);
-        if (!stderr_write(buf, len))
+        if (log_put(STDERR_FILENO, buf, len) < 0)
             atomic_fetch_add(&lost, count);
     }
     len = log_render(buf, log_level_words[level], message, fields);
-    if (!stderr_write(buf, len))
+    if (log_put(STDERR_FILENO, buf, len) < 0)
         atomic_fetch_add(&lost, 1);
     errno = saved;
 }

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum log_level { LEVEL_ERROR, LEVEL_WARNING, LEVEL_NOTICE, LEVEL_INFO, LEVEL_DEBUG };
 enum log_format { FORMAT_TEXT, FORMAT_JSON };
@@ -50,6 +51,12 @@ bool log_enabled(enum log_level level);
 
 /* Writes one line; the fields end with one whose key is NULL. */
 void log_write(enum log_level level, const char *message, const struct log_field *fields);
+
+/*
+ * Writes at most PIPE_BUF bytes, in one piece, to a descriptor that may be a pipe, without waiting: -1 and EAGAIN when
+ * it has no room.
+ */
+ssize_t log_put(int fd, const char *data, size_t len);
 
 /* Renders such a line, newline included, into buf (LOG_LINE bytes) under a word of your own; returns its length. */
 size_t log_render(char *buf, const char *level, const char *message, const struct log_field *fields);

@@ -305,6 +305,7 @@ int server_run(const struct config *config)
     size_t started = 0;
     int result = -1;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a log at its size limit is a failed write */
     log_setup(settings->log_level, settings->log_format);
     event_set_log_callback(log_libevent);
     event_set_fatal_callback(fail_libevent);

@@ -264,7 +264,6 @@ static bool gate_fields(struct http_parser *parser, const struct http_limits *li
 
 /* What the fields of a head say; one call of llhttp_execute() long. */
 struct reading {
-    const struct http_limits *limits;
     struct bytes name, value; /* of the field that is being read */
     unsigned hosts, lengths, codings;
     bool host_bad, length_bad, coding_bad, coding_unknown, chunked;
@@ -444,6 +443,8 @@ static enum http_parsed refuse_llhttp(struct http_parser *parser, llhttp_errno_t
     case HPE_INVALID_VERSION:  /* a method of HTTP/2 */
     case HPE_PAUSED_H2_UPGRADE:
         return refuse(parser, 501, "the method is not known");
+    case HPE_INTERNAL:
+        return refuse(parser, 500, "out of memory");
     case HPE_INVALID_URL:
         return refuse(parser, 400, "the request target does not fit the method");
     case HPE_INVALID_CONTENT_LENGTH:
@@ -564,7 +565,10 @@ static enum http_parsed head_check(struct http_parser *parser, const struct http
 static llhttp_errno_t llhttp_read(struct reading *r, const char *p, size_t len)
 {
     llhttp_t llhttp;
-    char *spaced = memchr(p, '\t', len) != NULL ? malloc(len) : NULL;
+    bool tabs = memchr(p, '\t', len) != NULL;
+    char *spaced = tabs ? malloc(len) : NULL;
+    if (tabs && spaced == NULL)
+        return HPE_INTERNAL;
     /* llhttp 8.1 refuses a tab around Content-Length; white space is all one there (RFC 9110 section 5.6.3) */
     for (size_t i = 0; spaced != NULL && i < len; i++)
         spaced[i] = (char)(p[i] == '\t' ? ' ' : p[i]);
@@ -579,7 +583,7 @@ static llhttp_errno_t llhttp_read(struct reading *r, const char *p, size_t len)
 static enum http_parsed head_read(struct http_parser *parser, const struct http_limits *limits, const char *p,
                                   struct http_request *request)
 {
-    struct reading r = { .limits = limits };
+    struct reading r = { .hosts = 0 };
     size_t begin = p[0] == '\r' ? 2 : 0, version = parser->fields_begin - strlen(" HTTP/1.1\r\n");
     request->method = (struct bytes){ .data = p + begin, .len = parser->target_begin - 1 - begin };
     request->target = (struct bytes){ .data = p + parser->target_begin, .len = version - parser->target_begin };

@@ -272,6 +272,8 @@ enum handler_next http_session_input(struct conn *conn, void *state, struct byte
         set_phase(s, conn, PHASE_BUSY);
     else
         set_phase(s, conn, http_parser_begun(&s->parser) ? PHASE_HEAD : PHASE_IDLE);
+    if (conn->draining && s->phase == PHASE_IDLE)
+        return HANDLER_FINISH;
     return HANDLER_MORE;
 }
 
