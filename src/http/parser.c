@@ -1,7 +1,7 @@
 #include "http/parser.h"
 
-#include <arpa/inet.h>
-#include <ctype.h>
+#include "http/grammar.h"
+
 #include <llhttp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,78 +31,10 @@ enum body {
     BODY_TRAILER /* behind the last chunk */
 };
 
-enum {
-    IN_TOKEN = 1,  /* tchar, RFC 9110 section 5.6.2 */
-    IN_TARGET = 2, /* what RFC 3986 allows anywhere in a URI but a fragment */
-    IN_VALUE = 4,  /* field-vchar, SP, HTAB: RFC 9110 section 5.5 */
-    IN_HOST = 8,   /* reg-name, RFC 3986 section 3.2.2 */
-    IN_PATH = 16   /* path and query, RFC 3986 sections 3.3 and 3.4, but for escapes */
-};
-
-/* The sets that each byte is in. */
-static const unsigned char byte_sets[256] = {
-    /* clang-format off */
-     0,  0,  0,  0,  0,  0,  0,  0,  0,  4,  0,  0,  0,  0,  0,  0, /* 00 */
-     0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0, /* 10 */
-     4, 31,  4,  5, 31, 15, 31, 31, 30, 30, 31, 31, 30, 31, 31, 22, /* 20 */
-    31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 22, 30,  4, 30,  4, 22, /* 30 */
-    22, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, /* 40 */
-    31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31,  6,  4,  6,  5, 31, /* 50 */
-     5, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31, /* 60 */
-    31, 31, 31, 31, 31, 31, 31, 31, 31, 31, 31,  4,  5,  4, 31,  0, /* 70 */
-     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* 80 */
-     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* 90 */
-     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* A0 */
-     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* B0 */
-     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* C0 */
-     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* D0 */
-     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* E0 */
-     4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4,  4, /* F0 */
-    /* clang-format on */
-};
-
-/* The first position from i on that is not in the set, at most end. */
-static size_t span(const unsigned char *p, size_t i, size_t end, unsigned set)
-{
-    while (i < end && (byte_sets[p[i]] & set) != 0)
-        i++;
-    return i;
-}
-
 static enum http_parsed refuse(struct http_parser *parser, unsigned status, const char *why)
 {
     parser->refusal = (struct http_refusal){ .status = status, .why = why };
     return HTTP_REFUSED;
-}
-
-static bool bytes_are(struct bytes b, const char *word)
-{
-    return b.len == strlen(word) && strncasecmp(b.data, word, b.len) == 0;
-}
-
-/* Without white space at either end. */
-static struct bytes trim(struct bytes b)
-{
-    while (b.len > 0 && (b.data[0] == ' ' || b.data[0] == '\t'))
-        bytes_skip(&b, 1);
-    while (b.len > 0 && (b.data[b.len - 1] == ' ' || b.data[b.len - 1] == '\t'))
-        b.len--;
-    return b;
-}
-
-/* Takes the next element off a comma list, trimmed; false when the list is used up. An empty list has none. */
-static bool list_next(struct bytes *list, struct bytes *element)
-{
-    if (list->data == NULL)
-        return false;
-    const char *comma = memchr(list->data, ',', list->len);
-    size_t len = comma != NULL ? (size_t)(comma - list->data) : list->len;
-    *element = trim((struct bytes){ .data = list->data, .len = len });
-    if (comma != NULL)
-        bytes_skip(list, len + 1);
-    else
-        *list = (struct bytes){ 0 };
-    return true;
 }
 
 /* --- The gate: the request line ------------------------------------------------------------------------------- */
@@ -110,7 +42,7 @@ static bool list_next(struct bytes *list, struct bytes *element)
 static void gate_method(struct http_parser *parser, const unsigned char *p, size_t *i, size_t len)
 {
     size_t begin = p[0] == '\r' ? 2 : 0;
-    *i = span(p, *i, len, IN_TOKEN);
+    *i = grammar_span(p, *i, len, IN_TOKEN);
     if (*i - begin > METHOD_MAX) {
         refuse(parser, 501, "the method is longer than any that is known");
     } else if (*i < len) {
@@ -126,7 +58,7 @@ static void gate_method(struct http_parser *parser, const unsigned char *p, size
 static void gate_target(struct http_parser *parser, const struct http_limits *limits, const unsigned char *p, size_t *i,
                         size_t len)
 {
-    *i = span(p, *i, len, IN_TARGET);
+    *i = grammar_span(p, *i, len, IN_TARGET);
     if (*i - parser->target_begin > limits->target) {
         refuse(parser, 414, "the request target is too long");
     } else if (*i < len) {
@@ -204,7 +136,7 @@ static void gate_field_start(struct http_parser *parser, const struct http_limit
     parser->gate = GATE_NAME;
     if (byte == ' ' || byte == '\t')
         refuse(parser, 400, "a field line begins with white space (obs-fold)");
-    else if ((byte_sets[byte] & IN_TOKEN) == 0)
+    else if ((grammar_sets[byte] & IN_TOKEN) == 0)
         refuse(parser, 400, "a field line does not begin with a name");
     else if (++parser->headers > limits->headers)
         refuse(parser, 431, "there are too many field lines");
@@ -241,11 +173,11 @@ static bool gate_fields(struct http_parser *parser, const struct http_limits *li
             i++;
             break;
         case GATE_NAME:
-            i = span(p, i, end, IN_TOKEN);
+            i = grammar_span(p, i, end, IN_TOKEN);
             i = gate_expect(parser, p, i, end, ':', GATE_VALUE, "a field name is not followed by a colon at once");
             break;
         case GATE_VALUE:
-            i = span(p, i, end, IN_VALUE);
+            i = grammar_span(p, i, end, IN_VALUE);
             i = gate_expect(parser, p, i, end, '\r', GATE_VALUE_LF,
                             "a field value holds a control character or a bare LF");
             break;
@@ -272,88 +204,15 @@ struct reading {
     uint64_t length; /* Content-Length */
 };
 
-/* 1*DIGIT (RFC 9110 section 8.6), within 63 bits. */
-static bool parse_length(struct bytes value, uint64_t *length)
-{
-    *length = 0;
-    for (size_t i = 0; i < value.len; i++) {
-        uint64_t digit = (uint64_t)(value.data[i] - '0');
-        if (digit > 9 || *length > (INT64_MAX - digit) / 10)
-            return false;
-        *length = *length * 10 + digit;
-    }
-    return value.len > 0;
-}
-
-/* IPvFuture: "v" 1*HEXDIG "." and what may stand in a host, or colons (RFC 3986 section 3.2.2) */
-static bool address_is_future(const char *begin, const char *end)
-{
-    const unsigned char *p = (const unsigned char *)begin;
-    size_t i = 1, len = (size_t)(end - begin);
-    while (i < len && isxdigit(p[i]))
-        i++;
-    if (len < 4 || (p[0] | 0x20) != 'v' || i == 1 || i + 1 >= len || p[i] != '.')
-        return false;
-    for (i++; i < len && p[i] != '%' && (p[i] == ':' || (byte_sets[p[i]] & IN_HOST) != 0); i++)
-        ;
-    return i == len;
-}
-
-/* What stands between the brackets of an IP literal; end NULL: there is no closing bracket. */
-static bool literal_is_sound(const char *begin, const char *end)
-{
-    char text[INET6_ADDRSTRLEN];
-    struct in6_addr address;
-    if (end == NULL)
-        return false;
-    if ((size_t)(end - begin) >= sizeof text)
-        return address_is_future(begin, end);
-    memcpy(text, begin, (size_t)(end - begin));
-    text[end - begin] = '\0';
-    return inet_pton(AF_INET6, text, &address) == 1 || address_is_future(begin, end);
-}
-
-/* Each % begins an escape of two digits (RFC 3986 section 2.1). */
-static bool escapes_are_whole(struct bytes text)
-{
-    for (size_t i = 0; i < text.len; i++)
-        if (text.data[i] == '%' && (text.len - i < 3 || !isxdigit((unsigned char)text.data[i + 1]) ||
-                                    !isxdigit((unsigned char)text.data[i + 2])))
-            return false;
-    return true;
-}
-
-/* uri-host [ ":" port ] (RFC 9110 section 7.2). *host_len and *port take the lengths of host and port. */
-static bool host_is_sound(struct bytes host, size_t *host_len, struct bytes *port)
-{
-    const unsigned char *p = (const unsigned char *)host.data;
-    size_t i = 0;
-    if (host.len > 0 && p[0] == '[') {
-        const char *end = memchr(host.data, ']', host.len);
-        if (!literal_is_sound(host.data + 1, end))
-            return false;
-        i = (size_t)(end - host.data) + 1;
-    } else {
-        i = span(p, 0, host.len, IN_HOST);
-    }
-    *host_len = i;
-    if (i < host.len && p[i++] != ':')
-        return false;
-    *port = (struct bytes){ .data = host.data + i, .len = host.len - i };
-    while (i < host.len && isdigit(p[i]))
-        i++;
-    return i == host.len && escapes_are_whole((struct bytes){ .data = host.data, .len = *host_len });
-}
-
 /* Every coding must be known to us, and chunked, once, be the last (RFC 9112 section 6.1). */
 static void read_coding(struct reading *r, struct bytes list)
 {
     struct bytes coding;
-    while (list_next(&list, &coding)) {
+    while (grammar_list_next(&list, &coding)) {
         r->codings++;
         if (coding.len == 0 || r->chunked) /* nothing may follow chunked */
             r->coding_bad = true;
-        else if (bytes_are(coding, "chunked"))
+        else if (grammar_is(coding, "chunked"))
             r->chunked = true;
         else
             r->coding_unknown = true;
@@ -363,18 +222,18 @@ static void read_coding(struct reading *r, struct bytes list)
 static void read_connection(struct reading *r, struct bytes list)
 {
     struct bytes option;
-    while (list_next(&list, &option)) {
-        r->close = r->close || bytes_are(option, "close");
-        r->keep_alive = r->keep_alive || bytes_are(option, "keep-alive");
+    while (grammar_list_next(&list, &option)) {
+        r->close = r->close || grammar_is(option, "close");
+        r->keep_alive = r->keep_alive || grammar_is(option, "keep-alive");
     }
 }
 
 static void read_expect(struct reading *r, struct bytes list)
 {
     struct bytes expectation;
-    while (list_next(&list, &expectation)) {
+    while (grammar_list_next(&list, &expectation)) {
         r->expect = r->expect || expectation.len > 0;
-        r->expect_unknown = r->expect_unknown || (expectation.len > 0 && !bytes_are(expectation, "100-continue"));
+        r->expect_unknown = r->expect_unknown || (expectation.len > 0 && !grammar_is(expectation, "100-continue"));
     }
 }
 
@@ -383,22 +242,22 @@ static void read_field(struct reading *r)
 {
     struct bytes port;
     size_t host_len;
-    if (bytes_are(r->name, "host")) {
+    if (grammar_is(r->name, "host")) {
         r->hosts++;
-        r->host_bad = r->host_bad || !host_is_sound(r->value, &host_len, &port);
-    } else if (bytes_are(r->name, "content-length")) {
+        r->host_bad = r->host_bad || !grammar_host(r->value, &host_len, &port);
+    } else if (grammar_is(r->name, "content-length")) {
         r->lengths++;
-        r->length_bad = r->length_bad || !parse_length(r->value, &r->length);
-    } else if (bytes_are(r->name, "transfer-encoding")) {
+        r->length_bad = r->length_bad || !grammar_length(r->value, &r->length);
+    } else if (grammar_is(r->name, "transfer-encoding")) {
         read_coding(r, r->value);
-    } else if (bytes_are(r->name, "connection")) {
+    } else if (grammar_is(r->name, "connection")) {
         read_connection(r, r->value);
-    } else if (bytes_are(r->name, "expect")) {
+    } else if (grammar_is(r->name, "expect")) {
         read_expect(r, r->value);
-    } else if (bytes_are(r->name, "if-match")) {
-        r->if_match_fails = !bytes_are(r->value, "*"); /* nothing here has an entity tag */
-    } else if (bytes_are(r->name, "if-none-match")) {
-        r->if_none_match_fails = bytes_are(r->value, "*");
+    } else if (grammar_is(r->name, "if-match")) {
+        r->if_match_fails = !grammar_is(r->value, "*"); /* nothing here has an entity tag */
+    } else if (grammar_is(r->name, "if-none-match")) {
+        r->if_none_match_fails = grammar_is(r->value, "*");
     }
 }
 
@@ -415,7 +274,7 @@ static int on_field(llhttp_t *llhttp, const char *at, size_t len)
 static int on_value(llhttp_t *llhttp, const char *at, size_t len)
 {
     struct reading *r = llhttp->data;
-    r->value = trim((struct bytes){ .data = at, .len = len });
+    r->value = grammar_trim((struct bytes){ .data = at, .len = len });
     return 0;
 }
 
@@ -457,66 +316,6 @@ static enum http_parsed refuse_llhttp(struct http_parser *parser, llhttp_errno_t
     }
 }
 
-/* Path and query: escapes are whole, and brackets stand in an authority only (RFC 3986 appendix A). */
-static bool uri_is_sound(struct bytes uri)
-{
-    const unsigned char *p = (const unsigned char *)uri.data;
-    size_t end = span(p, 0, uri.len, IN_PATH);
-    while (end < uri.len && p[end] == '%')
-        end = span(p, end + 1, uri.len, IN_PATH);
-    return end == uri.len && escapes_are_whole(uri);
-}
-
-/* authority-form: host and port must both be there (RFC 9112 section 3.2.3). */
-static bool authority_is_sound(struct bytes authority)
-{
-    struct bytes port;
-    size_t host_len, digit = 0, number = 0;
-    if (!host_is_sound(authority, &host_len, &port) || host_len == 0 || port.len == 0)
-        return false;
-    while (digit < port.len && number <= 65535)
-        number = number * 10 + (size_t)(port.data[digit++] - '0');
-    return number <= 65535;
-}
-
-/* absolute-form; leaves path and query in *uri. */
-static bool absolute_split(struct bytes target, struct bytes *uri)
-{
-    static const char scheme[] = "http://";
-    struct bytes host, port;
-    size_t host_len;
-    if (target.len < sizeof scheme || strncasecmp(target.data, scheme, sizeof scheme - 1) != 0)
-        return false;
-    bytes_skip(&target, sizeof scheme - 1);
-    host = *uri = target;
-    while (uri->len > 0 && uri->data[0] != '/' && uri->data[0] != '?')
-        bytes_skip(uri, 1);
-    host.len -= uri->len;
-    return host_is_sound(host, &host_len, &port) && host_len > 0 && uri_is_sound(*uri);
-}
-
-/* The four forms of RFC 9112 section 3.2. Leaves path and query in *uri; len 0 when the form has none. */
-static bool target_split(struct bytes method, struct bytes target, struct bytes *uri)
-{
-    *uri = target;
-    if (bytes_are(method, "CONNECT")) {
-        uri->len = 0;
-        return authority_is_sound(target);
-    }
-    if (target.data[0] == '/') /* origin-form */
-        return uri_is_sound(target);
-    if (target.len == 1 && target.data[0] == '*') { /* asterisk-form */
-        uri->len = 0;
-        return bytes_are(method, "OPTIONS");
-    }
-    if (!absolute_split(target, uri))
-        return false;
-    /* without a path, OPTIONS means the server as a whole, and any other method "/": here the scheme's last slash */
-    if (uri->len == 0 && !bytes_are(method, "OPTIONS"))
-        *uri = (struct bytes){ .data = target.data + strlen("http:/"), .len = 1 };
-    return true;
-}
-
 /* How long the body is (RFC 9112 section 6.3). */
 static enum http_parsed head_framing(struct http_parser *parser, const struct http_limits *limits, struct reading *r)
 {
@@ -543,7 +342,7 @@ static enum http_parsed head_check(struct http_parser *parser, const struct http
 {
     if (request->target.len > 8 && strncasecmp(request->target.data, "https://", 8) == 0)
         return refuse(parser, 421, "the connection is not secured, as https needs it"); /* RFC 9110 section 7.4 */
-    if (!target_split(request->method, request->target, &request->uri))
+    if (!grammar_target(request->method, request->target, &request->uri))
         return refuse(parser, 400, "the request target is malformed");
     if (r->hosts > 1 || r->host_bad)
         return refuse(parser, 400, "Host is repeated or malformed");
@@ -556,7 +355,7 @@ static enum http_parsed head_check(struct http_parser *parser, const struct http
     request->minor = parser->minor;
     request->body = parser->body != BODY_NONE;
     request->expect = r->expect && request->body && parser->minor > 0;
-    bool get = bytes_are(request->method, "GET") || parser->head;
+    bool get = grammar_is(request->method, "GET") || parser->head;
     request->precondition = r->if_match_fails ? 412 : !r->if_none_match_fails ? 0 : get ? 304 : 412;
     request->keep_alive = !r->close && (parser->minor > 0 || r->keep_alive);
     return HTTP_COMPLETE;
@@ -629,80 +428,6 @@ static enum http_parsed body_length(struct http_parser *parser, struct bytes *in
     return parser->length == 0 ? HTTP_COMPLETE : HTTP_MORE;
 }
 
-/* Takes one byte off the line if it is this one. */
-static bool take(struct bytes *line, char byte)
-{
-    bool there = line->len > 0 && line->data[0] == byte;
-    if (there)
-        bytes_skip(line, 1);
-    return there;
-}
-
-static void take_white_space(struct bytes *line)
-{
-    while (take(line, ' ') || take(line, '\t'))
-        ;
-}
-
-static bool take_token(struct bytes *line)
-{
-    size_t len = span((const unsigned char *)line->data, 0, line->len, IN_TOKEN);
-    bytes_skip(line, len);
-    return len > 0;
-}
-
-/* quoted-string, its opening quote taken already (RFC 9110 section 5.6.4) */
-static bool take_quoted(struct bytes *line)
-{
-    while (line->len > 0 && (byte_sets[(unsigned char)line->data[0]] & IN_VALUE) != 0) {
-        if (take(line, '"'))
-            return true;
-        take(line, '\\');
-        if (line->len > 0 && (byte_sets[(unsigned char)line->data[0]] & IN_VALUE) != 0)
-            bytes_skip(line, 1);
-    }
-    return false;
-}
-
-/* 1*HEXDIG, within 64 bits */
-static bool take_size(struct bytes *line, uint64_t *size)
-{
-    size_t digits = 0;
-    for (*size = 0; line->len > 0 && isxdigit((unsigned char)line->data[0]); digits++) {
-        char digit = line->data[0];
-        uint64_t value = (uint64_t)(digit <= '9' ? digit - '0' : (digit | 0x20) - 'a' + 10);
-        if (*size > UINT64_MAX / 16)
-            return false;
-        *size = *size * 16 + value;
-        bytes_skip(line, 1);
-    }
-    return digits > 0;
-}
-
-/*
- * chunk-size [ chunk-ext ] (RFC 9112 section 7.1), without CRLF. False at the first byte that cannot stand where it does,
- * or with the line used up when it might go on.
- */
-static bool take_chunk_line(struct bytes *line, uint64_t *size)
-{
-    bool sound = take_size(line, size);
-    while (sound && line->len > 0) {
-        take_white_space(line);
-        sound = take(line, ';');
-        if (sound)
-            take_white_space(line);
-        sound = sound && take_token(line);
-        struct bytes behind = *line;
-        take_white_space(&behind);
-        if (sound && take(&behind, '=')) {
-            take_white_space(&behind);
-            *line = behind;
-            sound = take(line, '"') ? take_quoted(line) : take_token(line);
-        }
-    }
-    return sound;
-}
-
 /* A chunk's line. It must fit into what may still come on the wire; what is wrong in it is refused as soon as it comes. */
 static enum http_parsed chunk_line(struct http_parser *parser, const struct http_limits *limits, struct bytes *in)
 {
@@ -715,7 +440,7 @@ static enum http_parsed chunk_line(struct http_parser *parser, const struct http
     size_t len = line.len;
     bool cr = len > 0 && line.data[len - 1] == '\r';
     line.len -= cr;
-    bool sound = take_chunk_line(&line, &size);
+    bool sound = grammar_chunk_line(&line, &size);
     if (end != NULL ? !sound || !cr : !sound && line.len > 0)
         return refuse(parser, 400, "the line of a chunk is malformed");
     if (end == NULL)
@@ -739,7 +464,7 @@ static enum http_parsed body_chunks(struct http_parser *parser, const struct htt
         } else if (parser->length == 0) {
             parsed = refuse(parser, 413, "the content is too large");
         } else if (parser->chunk <= 2) { /* CRLF behind the data */
-            if (!take(in, parser->chunk-- == 2 ? '\r' : '\n'))
+            if (!grammar_take(in, parser->chunk-- == 2 ? '\r' : '\n'))
                 parsed = refuse(parser, 400, "a chunk is longer than its size");
             parser->length--;
         } else {
@@ -808,7 +533,7 @@ struct bytes http_request_field(const struct http_request *request, const char *
         const char *end = memchr(rest.data, '\n', rest.len); /* each line has one */
         size_t line = (size_t)(end - rest.data) + 1;
         if (line > len + 1 && rest.data[len] == ':' && strncasecmp(rest.data, name, len) == 0)
-            return trim((struct bytes){ .data = rest.data + len + 1, .len = line - len - 1 - strlen("\r\n") });
+            return grammar_trim((struct bytes){ .data = rest.data + len + 1, .len = line - len - 1 - strlen("\r\n") });
         bytes_skip(&rest, line);
     }
     return (struct bytes){ 0 };
