@@ -100,14 +100,6 @@ unsigned address_port(const struct address *a)
     return ntohs(a->sa.any.sa_family == AF_INET6 ? a->sa.v6.sin6_port : a->sa.v4.sin_port);
 }
 
-void address_set_port(struct address *a, unsigned port)
-{
-    if (a->sa.any.sa_family == AF_INET6)
-        a->sa.v6.sin6_port = htons((uint16_t)port);
-    else
-        a->sa.v4.sin_port = htons((uint16_t)port);
-}
-
 static bool address_is_wildcard(const struct address *a)
 {
     if (a->sa.any.sa_family == AF_INET6)

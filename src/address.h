@@ -30,9 +30,6 @@ const char *address_format(const struct address *a, char buf[ADDRESS_TEXT]);
 /* The port, in host order. */
 unsigned address_port(const struct address *a);
 
-/* Sets the port, in host order. */
-void address_set_port(struct address *a, unsigned port);
-
 /* True when sockets bound to both would get in each other's way: same family and port, same host or one a wildcard. */
 bool address_overlaps(const struct address *a, const struct address *b);
 

@@ -4,8 +4,8 @@
  * A head goes through two readers. The gate walks over every byte once and refuses what two parsers could read
  * differently: bare CR or LF, folds, control bytes, stray spaces, any version but 1.0 and 1.1, and whatever is over a
  * limit. llhttp then takes the whole head apart. So the verdict does not depend on how the bytes were split, nor on the
- * version of llhttp, except for which methods there are. Chunks are read here too: llhttp 8.1 takes lines that RFC 9112 section 7.1 forbids
- * and refuses some that it allows.
+ * version of llhttp, except for which methods there are. Chunks are read here too: llhttp 8.1 takes lines that RFC 9112
+ * section 7.1 forbids and refuses some that it allows.
  *
  * A head is shown from its first byte until it is complete; the bytes of a body are taken as they come.
  */
