@@ -1,5 +1,7 @@
 #include "access.h"
 
+#include "metrics.h"
+
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
@@ -13,12 +15,14 @@
 
 struct access {
     struct event *timer;
-    int sink;
+    int sink;     /* -1: none */
     bool regular; /* the sink is a file; else it may be a pipe */
+    bool journal;
     bool torn;    /* the sink ends with a part of a line */
     bool failing; /* the last batch was lost: told once */
     size_t len, lines;
-    uint64_t dropped;
+    uint64_t dropped; /* in this episode */
+    counter lost;     /* ever */
     char buf[BUFFER_SIZE];
 };
 
@@ -33,12 +37,13 @@ int access_sink_open(const char *where)
 }
 
 /* The lines of the first `done` bytes are safe; the next batch begins a line. */
-static void access_lost(struct access *access, size_t done, int error)
+static void access_lose(struct access *access, size_t done, int error)
 {
     for (size_t i = access->torn ? 1 : 0; i < done; i++) /* the first ends the torn line */
         access->lines -= access->buf[i] == '\n';
     access->torn = done > 0 ? access->buf[done - 1] != '\n' : access->torn;
     access->dropped += access->lines;
+    counter_add(&access->lost, access->lines);
     if (!access->failing)
         log_event(LEVEL_WARNING, "access log lost", log_number("lines", access->lines), log_errno(error));
     access->failing = true;
@@ -67,7 +72,7 @@ static void access_flush(struct access *access)
             error = errno;
     }
     if (error != 0)
-        access_lost(access, done, error);
+        access_lose(access, done, error);
     else
         access->torn = false;
     if (error == 0 && access->failing) {
@@ -85,14 +90,12 @@ static void access_timer(evutil_socket_t fd, short what, void *arg)
     access_flush(arg);
 }
 
-struct access *access_new(struct event_base *base, int sink)
+struct access *access_new(struct event_base *base)
 {
     struct access *access = calloc(1, sizeof *access);
     if (access == NULL)
         return NULL;
-    struct stat status;
-    access->sink = sink;
-    access->regular = fstat(sink, &status) == 0 && S_ISREG(status.st_mode);
+    access->sink = -1;
     access->timer = evtimer_new(base, access_timer, access);
     if (access->timer == NULL) {
         free(access);
@@ -101,16 +104,48 @@ struct access *access_new(struct event_base *base, int sink)
     return access;
 }
 
+/* What the end of a sink leaves to be said and done. */
+static void access_close(struct access *access)
+{
+    access_flush(access);
+    if (access->failing)
+        log_event(LEVEL_WARNING, "access log lost", log_number("dropped", access->dropped));
+    if (access->sink >= 0)
+        close(access->sink);
+    access->failing = access->torn = false;
+    access->dropped = 0;
+}
+
+void access_turn(struct access *access, int sink)
+{
+    struct stat status;
+    access_close(access);
+    access->sink = sink;
+    access->regular = fstat(sink, &status) == 0 && S_ISREG(status.st_mode);
+    access->journal = log_is_journal(sink);
+}
+
+bool access_is_on(const struct access *access)
+{
+    return access != NULL && access->sink >= 0;
+}
+
+uint64_t access_lost(const struct access *access)
+{
+    return counter_read(&access->lost);
+}
+
 void access_write(struct access *access, const struct log_field *fields)
 {
     static const struct timeval moment = { .tv_usec = 200000 };
-    if (access == NULL)
+    if (!access_is_on(access))
         return;
     if (access->len == 0)
         evtimer_add(access->timer, &moment);
     if (access->len == 0 && access->torn)
         access->buf[access->len++] = '\n';
-    access->len += log_render(access->buf + access->len, "access", "request", fields);
+    access->len +=
+        log_render(access->buf + access->len, (struct log_sink){ "access", '6', access->journal }, "request", fields);
     access->lines++;
     if (access->len > BUFFER_SIZE - LOG_LINE)
         access_flush(access);
@@ -120,9 +155,7 @@ void access_free(struct access *access)
 {
     if (access == NULL)
         return;
-    access_flush(access);
-    if (access->failing)
-        log_event(LEVEL_WARNING, "access log lost", log_number("dropped", access->dropped));
+    access_close(access);
     event_free(access->timer);
     free(access);
 }

@@ -12,18 +12,27 @@ struct access;
 struct event_base;
 
 /*
- * Opens the sink that all workers share: "stderr", or the path of a file that is appended to. Returns a descriptor;
- * -1 for "off"; -2 on failure, with errno.
+ * Opens a sink: "stderr", or the path of a file that is appended to. Returns a descriptor; -1 for "off"; -2 on failure,
+ * with errno.
  */
 int access_sink_open(const char *where);
 
-/* One worker's buffer in front of the sink; NULL when memory ran out. */
-struct access *access_new(struct event_base *base, int sink);
+/* One worker's buffer, without a sink yet; NULL when memory ran out. */
+struct access *access_new(struct event_base *base);
 
-/* Adds one line. Does nothing when access is NULL. The fields end with one whose key is NULL. */
+/* Writes what is buffered to the old sink and goes on with this one, which it takes over; -1: the log is off. */
+void access_turn(struct access *access, int sink);
+
+/* True when lines are wanted. NULL is fine. */
+bool access_is_on(const struct access *access);
+
+/* Adds one line, while it is on. The fields end with one whose key is NULL. */
 void access_write(struct access *access, const struct log_field *fields);
 
-/* Writes what is buffered and frees. NULL is fine. */
+/* How many lines were lost so far; from any thread. */
+uint64_t access_lost(const struct access *access);
+
+/* Writes what is buffered, closes the sink and frees. NULL is fine. */
 void access_free(struct access *access);
 
 #endif

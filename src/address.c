@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 
 #define HOST_MAX 256
 
@@ -90,9 +91,60 @@ int address_parse(const char *text, struct address *list, int max, char *err, si
 const char *address_format(const struct address *a, char buf[ADDRESS_TEXT])
 {
     char host[INET6_ADDRSTRLEN + 1 + IF_NAMESIZE] = "?"; /* with the scope of a link-local address */
+    if (a->sa.any.sa_family == AF_UNIX)
+        return strcpy(buf, "unix");
     getnameinfo(&a->sa.any, a->len, host, sizeof host, NULL, 0, NI_NUMERICHOST);
     snprintf(buf, ADDRESS_TEXT, a->sa.any.sa_family == AF_INET6 ? "[%s]:%u" : "%s:%u", host, address_port(a));
     return buf;
+}
+
+const char *address_of_socket(int fd, char buf[ADDRESS_SOCKET_TEXT])
+{
+    struct address a = { 0 };
+    struct sockaddr_un un = { .sun_family = AF_UNSPEC };
+    socklen_t len = sizeof un;
+    getsockname(fd, (struct sockaddr *)&un, &len);
+    size_t path = len > offsetof(struct sockaddr_un, sun_path) ? len - offsetof(struct sockaddr_un, sun_path) : 0;
+    if (un.sun_family == AF_UNIX) {
+        bool abstract = path > 0 && un.sun_path[0] == '\0';
+        snprintf(buf, ADDRESS_SOCKET_TEXT, "unix:%s%.*s", abstract ? "@" : "", (int)(abstract ? path - 1 : path),
+                 un.sun_path + abstract);
+        return buf;
+    }
+    a.len = len < sizeof a.sa ? len : sizeof a.sa;
+    memcpy(&a.sa, &un, a.len);
+    return address_format(&a, buf);
+}
+
+static void mask_bits(unsigned char *bytes, size_t count, unsigned prefix)
+{
+    for (size_t i = 0; i < count; i++) {
+        unsigned kept = prefix > 8 ? 8 : prefix;
+        bytes[i] &= (unsigned char)(0xFF00 >> kept);
+        prefix -= kept;
+    }
+}
+
+struct address address_network(const struct address *a, unsigned prefix_v4, unsigned prefix_v6)
+{
+    struct address network;
+    memset(&network, 0, sizeof network); /* all of the union, so that networks compare as bytes */
+    network.len = a->len;
+    network.sa.any.sa_family = a->sa.any.sa_family;
+    if (a->sa.any.sa_family == AF_INET) {
+        network.sa.v4.sin_addr = a->sa.v4.sin_addr;
+    } else if (a->sa.any.sa_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&a->sa.v6.sin6_addr)) {
+        network.len = sizeof network.sa.v4;
+        network.sa.v4.sin_family = AF_INET;
+        memcpy(&network.sa.v4.sin_addr, &a->sa.v6.sin6_addr.s6_addr[12], sizeof network.sa.v4.sin_addr);
+    } else if (a->sa.any.sa_family == AF_INET6) {
+        network.sa.v6.sin6_addr = a->sa.v6.sin6_addr;
+        network.sa.v6.sin6_scope_id = a->sa.v6.sin6_scope_id;
+        mask_bits(network.sa.v6.sin6_addr.s6_addr, sizeof network.sa.v6.sin6_addr, prefix_v6);
+    }
+    if (network.sa.any.sa_family == AF_INET)
+        mask_bits((unsigned char *)&network.sa.v4.sin_addr, sizeof network.sa.v4.sin_addr, prefix_v4);
+    return network;
 }
 
 unsigned address_port(const struct address *a)

@@ -9,6 +9,7 @@
 
 #define ADDRESS_TEXT 80 /* bytes that address_format() needs */
 
+/* A connection has one, so it is small: of the address of a unix socket it holds that it is one, and no path. */
 struct address {
     union {
         struct sockaddr any;
@@ -24,8 +25,16 @@ struct address {
  */
 int address_parse(const char *text, struct address *list, int max, char *err, size_t errlen);
 
-/* Writes "1.2.3.4:80" or "[::1]:80" and returns buf. */
+/* Writes "1.2.3.4:80", "[::1]:80" or "unix" and returns buf. */
 const char *address_format(const struct address *a, char buf[ADDRESS_TEXT]);
+
+#define ADDRESS_SOCKET_TEXT 128 /* bytes that address_of_socket() needs */
+
+/* Writes what a socket is bound to; of a unix socket "unix:" and its path, or "unix:@" and its abstract name. Returns buf. */
+const char *address_of_socket(int fd, char buf[ADDRESS_SOCKET_TEXT]);
+
+/* The network an address lies in: the port and all bits behind the prefix are 0. A v4-mapped address is one of IPv4. */
+struct address address_network(const struct address *a, unsigned prefix_v4, unsigned prefix_v6);
 
 /* The port, in host order. */
 unsigned address_port(const struct address *a);

@@ -15,10 +15,22 @@
 #define HANDLERS_MAX   16
 #define LINE_MAX_BYTES 198 /* as the reader takes it */
 
+#define INHERITED           "systemd:"
+#define INHERITED_MAX_BYTES 64
+
 static const struct option_row server_options[] = {
-    NUMBER_ROW("threads", struct server_settings, threads, "1", 1, 256, "auto", "event loops; auto: one a core"),
+    NUMBER_ROW("threads", struct server_settings, threads, "1", 1, THREADS_MAX, "auto",
+               "event loops; auto: one a core"),
     NUMBER_ROW("max_connections", struct server_settings, max_connections, "10000", 1, 10000000, NULL,
                "open at once; one more is closed at once"),
+    NUMBER_ROW("max_connections_per_address", struct server_settings, max_connections_per_address, "unlimited", 1,
+               10000000, "unlimited", "open at once from one address"),
+    NUMBER_ROW("address_prefix_v4", struct server_settings, address_prefix_v4, "32", 1, 32, NULL,
+               "bits of an IPv4 address that tell one from another there"),
+    NUMBER_ROW("address_prefix_v6", struct server_settings, address_prefix_v6, "64", 1, 128, NULL,
+               "the same of an IPv6 address"),
+    TIME_ROW("drain_delay", struct server_settings, drain_delay, "0", 1, OPTION_DAY, "0",
+             "how long a stop goes on accepting, not ready any more"),
     TIME_ROW("drain_timeout", struct server_settings, drain_timeout, "30s", 1, OPTION_DAY, NULL,
              "how long a stop waits for what is in flight"),
     WORD_ROW("log_level", struct server_settings, log_level, "info", log_level_words, "the least that is logged"),
@@ -31,12 +43,18 @@ static const struct option_row server_options[] = {
 
 static const struct option_row listener_options[] = {
     TEXT_ROW("address", struct listener_settings, address, NULL, 1, 180,
-             "HOST:PORT or [V6]:PORT, several with commas; port 0: any free one"),
+             "HOST:PORT, [V6]:PORT or systemd:NAME, several with commas; port 0: any free one"),
     TEXT_ROW("handler", struct listener_settings, handler, NULL, 1, 64, "what answers"),
     TIME_ROW("idle_timeout", struct listener_settings, idle_timeout, "10m", 1, OPTION_DAY, NULL,
              "closes a connection on which no byte moved for so long"),
+    NUMBER_ROW("max_connections", struct listener_settings, max_connections, "unlimited", 1, 10000000, "unlimited",
+               "open at once; one more is closed at once"),
+    NUMBER_ROW("accept_rate", struct listener_settings, accept_rate, "unlimited", 1, 1000000, "unlimited",
+               "connections a second; one more is closed at once"),
     { 0 },
 };
+
+#define BUILTIN_NAME "built-in defaults"
 
 struct config {
     char *path; /* NULL: the built-in defaults */
@@ -161,40 +179,81 @@ static void load_server(struct loader *l, const struct inifile_section *section)
         fail(l, entry != NULL ? entry->line : 0, "access_log: \"%s\" is not off, stderr, or an absolute path", log);
 }
 
-/* Resolves the comma list and refuses what overlaps with any address before it. */
-static void load_addresses(struct loader *l, struct config_listener *listener, unsigned line)
+/* systemd:NAME. The name is the rest of the file's own text, which ends at the comma that was cut. */
+static void load_inherited(struct loader *l, struct config_listener *listener, const char *name)
 {
-    char list[256], err[256], *rest = list;
-    snprintf(list, sizeof list, "%s", listener->settings.address);
+    size_t len = strlen(name);
+    if (len == 0 || len > INHERITED_MAX_BYTES || strchr(name, ':') != NULL || strpbrk(name, " \t") != NULL)
+        fail(l, listener->address_line, "address: \"%s%s\" is not systemd:NAME", INHERITED, name);
+    else if (listener->address_count == ADDRESSES_MAX - 1)
+        fail(l, listener->address_line, "address: more than %d addresses", ADDRESSES_MAX - 1);
+    else
+        listener->addresses[listener->address_count++].inherited = name;
+}
+
+static void load_resolved(struct loader *l, struct config_listener *listener, const char *text)
+{
+    struct address found[ADDRESSES_MAX];
+    char err[256];
+    size_t room = ADDRESSES_MAX - listener->address_count;
+    int n = address_parse(text, found, (int)room, err, sizeof err);
+    if (n < 0)
+        fail(l, listener->address_line, "address: %s", err);
+    else if ((size_t)n == room)
+        fail(l, listener->address_line, "address: more than %d addresses", ADDRESSES_MAX - 1);
+    for (int i = 0; i < n; i++)
+        listener->addresses[listener->address_count++].address = found[i];
+}
+
+/* Reads the comma list, which is cut into its parts, and resolves names. */
+static void load_addresses(struct loader *l, struct config_listener *listener)
+{
+    char *rest = listener->address_list = strdup(listener->settings.address);
     listener->addresses = calloc(ADDRESSES_MAX, sizeof *listener->addresses);
-    for (char *item = strsep(&rest, ","); item != NULL && listener->addresses != NULL; item = strsep(&rest, ",")) {
+    if (rest == NULL || listener->addresses == NULL) {
+        fail(l, listener->address_line, "out of memory");
+        return;
+    }
+    for (char *item = strsep(&rest, ","); item != NULL; item = strsep(&rest, ",")) {
         item += strspn(item, " \t");
         for (size_t len = strlen(item); len > 0 && (item[len - 1] == ' ' || item[len - 1] == '\t'); len--)
             item[len - 1] = '\0';
-        size_t room = ADDRESSES_MAX - listener->address_count;
-        int n = address_parse(item, listener->addresses + listener->address_count, (int)room, err, sizeof err);
-        if (n < 0)
-            fail(l, line, "address: %s", err);
-        else if ((size_t)n == room)
-            fail(l, line, "address: more than %d addresses", ADDRESSES_MAX - 1);
+        if (strncmp(item, INHERITED, strlen(INHERITED)) == 0)
+            load_inherited(l, listener, item + strlen(INHERITED));
         else
-            listener->address_count += (size_t)n;
+            load_resolved(l, listener, item);
     }
 }
 
-static void check_overlap(struct loader *l, const struct config_listener *listener, size_t index, unsigned line)
+static const char *format_address(const struct config_address *a, char buf[ADDRESS_TEXT])
 {
-    const struct address *a = &listener->addresses[index];
+    if (a->inherited == NULL)
+        return address_format(&a->address, buf);
+    snprintf(buf, ADDRESS_TEXT, INHERITED "%s", a->inherited);
+    return buf;
+}
+
+static bool overlaps(const struct config_address *a, const struct config_address *b)
+{
+    if (a->inherited != NULL && b->inherited != NULL)
+        return strcmp(a->inherited, b->inherited) == 0;
+    return a->inherited == NULL && b->inherited == NULL && address_overlaps(&a->address, &b->address);
+}
+
+static void check_overlap(struct loader *l, const struct config_listener *listener, size_t index)
+{
+    const struct config_address *a = &listener->addresses[index];
     char text[ADDRESS_TEXT], other_text[ADDRESS_TEXT];
     for (const struct config_listener *other = l->config->listeners; other <= listener; other++)
         for (size_t i = 0; i < (other == listener ? index : other->address_count); i++)
-            if (address_overlaps(a, &other->addresses[i])) {
+            if (overlaps(a, &other->addresses[i])) {
+                format_address(a, text);
+                format_address(&other->addresses[i], other_text);
                 if (other == listener)
-                    fail(l, line, "address: %s stands beside %s", address_format(a, text),
-                         address_format(&other->addresses[i], other_text));
+                    fail(l, listener->address_line, "address: %s stands beside %s", text, other_text);
                 else
-                    fail(l, line, "address: %s is taken by %s of [listener %s]", address_format(a, text),
-                         address_format(&other->addresses[i], other_text), other->name);
+                    fail(l, listener->address_line, "address: %s is taken by %s of [listener %s]", text, other_text,
+                         other->name);
                 return;
             }
 }
@@ -254,9 +313,10 @@ static void load_listener(struct loader *l, const struct inifile_section *sectio
     if (listener->handler == NULL && handler != NULL && handler->value[0] != '\0')
         unknown_handler(l, handler->line, handler->value);
     if (address != NULL && listener->settings.address != NULL) {
-        load_addresses(l, listener, address->line);
+        listener->address_line = address->line;
+        load_addresses(l, listener);
         for (size_t i = 0; i < listener->address_count; i++)
-            check_overlap(l, listener, i, address->line);
+            check_overlap(l, listener, i);
     }
     if (l->error_count == errors && listener->handler != NULL && listener->handler->start != NULL &&
         listener->handler->start(listener->handler_settings, &listener->shared, err, sizeof err) < 0)
@@ -357,12 +417,17 @@ struct config *config_load(const char *path, const char *builtin, const struct h
     else
         load_text(&l, path != NULL ? text : builtin, len);
     free(text);
-    report_errors(&l, path != NULL ? path : "built-in defaults", report, arg);
+    report_errors(&l, config_path(config), report, arg);
     if (l.failed) {
         config_free(config);
         return NULL;
     }
     return config;
+}
+
+const char *config_path(const struct config *config)
+{
+    return config->path != NULL ? config->path : BUILTIN_NAME;
 }
 
 const struct server_settings *config_server(const struct config *config)
@@ -410,6 +475,12 @@ static const struct inifile_section *find_section(const struct config *config, c
     return NULL;
 }
 
+unsigned config_server_line(const struct config *config, const char *key)
+{
+    const struct inifile_entry *entry = find_entry(find_section(config, "server", ""), key);
+    return entry != NULL ? entry->line : 0;
+}
+
 void config_dump(const struct config *config, FILE *out)
 {
     /* the cast: a binding serves reading and writing; dumping only reads */
@@ -438,6 +509,7 @@ void config_free(struct config *config)
             listener->handler->stop(listener->shared);
         free(listener->handler_settings);
         free(listener->addresses);
+        free(listener->address_list);
     }
     free(config->listeners);
     inifile_free(&config->file);

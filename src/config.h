@@ -10,11 +10,15 @@
 
 #include <stdio.h>
 
+#define THREADS_MAX 256
+
 /* [server] */
 struct server_settings {
     uint64_t threads; /* 0: one a core */
     uint64_t max_connections;
-    uint64_t drain_timeout; /* ms */
+    uint64_t max_connections_per_address; /* 0: unlimited */
+    uint64_t address_prefix_v4, address_prefix_v6;
+    uint64_t drain_delay, drain_timeout; /* ms */
     unsigned log_level, log_format;
     const char *access_log;
 };
@@ -23,14 +27,24 @@ struct server_settings {
 struct listener_settings {
     const char *address;
     const char *handler;
-    uint64_t idle_timeout; /* ms */
+    uint64_t idle_timeout;    /* ms */
+    uint64_t max_connections; /* 0: unlimited */
+    uint64_t accept_rate;     /* a second; 0: unlimited */
+};
+
+/* Where to listen. */
+struct config_address {
+    struct address address;
+    const char *inherited; /* instead: the name under which the service manager hands the sockets over; NULL: none */
 };
 
 struct config_listener {
     const char *name;
     struct listener_settings settings;
-    struct address *addresses;
+    struct config_address *addresses;
     size_t address_count;
+    unsigned address_line; /* where they stand */
+    char *address_list;    /* what the names in them are borrowed from */
     const struct handler *handler;
     void *handler_settings;
     void *shared; /* what handler->start() made of them */
@@ -48,7 +62,13 @@ typedef void config_report(void *arg, const char *line);
 struct config *config_load(const char *path, const char *builtin, const struct handler *const *handlers,
                            config_report *report, void *arg);
 
+/* The file, or what stands for it in messages. */
+const char *config_path(const struct config *config);
+
 const struct server_settings *config_server(const struct config *config);
+
+/* The line of a key in [server]; 0: it is not there. */
+unsigned config_server_line(const struct config *config, const char *key);
 const struct config_listener *config_listeners(const struct config *config, size_t *count);
 
 /* Writes every key with its value and where it came from, as a file that config_load() reads back. */

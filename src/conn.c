@@ -38,6 +38,7 @@ struct connection {
     struct conn face; /* what the handler sees */
     struct conn_pool *pool;
     const struct conn_settings *settings;
+    void *ticket;                   /* for who is told of the end */
     struct connection *prev, *next; /* all of the pool */
     struct event readable;
     struct bufferevent *output; /* what the socket has not taken yet; while there is any, nothing more is read */
@@ -53,7 +54,7 @@ struct connection {
     alignas(max_align_t) char state[];
 };
 
-static const char *const reason_words[] = {
+const char *const conn_reason_words[CONN_REASONS] = {
     [CONN_FIN] = "fin",     [CONN_FINISHED] = "finished", [CONN_RESET] = "reset",
     [CONN_IDLE] = "idle",   [CONN_DEADLINE] = "deadline", [CONN_LIMIT] = "limit",
     [CONN_DRAIN] = "drain", [CONN_ABORT] = "abort",       [CONN_ERROR] = "error",
@@ -82,10 +83,18 @@ static void conn_log(const struct connection *c, enum conn_reason reason)
 {
     char peer[ADDRESS_TEXT];
     if (log_enabled(LEVEL_DEBUG))
-        log_event(LEVEL_DEBUG, "closed", log_text("listener", c->face.listener),
-                  log_text("peer", address_format(&c->face.peer, peer)), log_text("reason", reason_words[reason]),
+        log_event(LEVEL_DEBUG, "closed", log_text("listener", c->face.context->listener),
+                  log_text("peer", address_format(&c->face.peer, peer)), log_text("reason", conn_reason_words[reason]),
                   log_number("bytes_in", c->bytes_in), log_number("bytes_out", conn_sent(c)),
                   log_duration("duration", deadline_now() - c->opened));
+}
+
+static void conn_count_end(const struct connection *c, enum conn_reason reason)
+{
+    struct conn_metrics *metrics = c->settings->metrics;
+    counter_add(&metrics->closed[reason], 1);
+    counter_add(&metrics->silent, c->bytes_in == 0);
+    histogram_add(&metrics->duration, c->face.now - c->opened, 1);
 }
 
 /* The only exit. Nothing of c may be touched afterwards. */
@@ -93,9 +102,11 @@ static void conn_end(struct connection *c, enum conn_reason reason)
 {
     struct conn_pool *pool = c->pool;
     const struct conn_settings *settings = c->settings;
+    void *ticket = c->ticket;
     if (settings->handler->close != NULL)
         settings->handler->close(c->state);
     conn_log(c, reason);
+    conn_count_end(c, reason);
     deadline_unset(&c->idle);
     deadline_unset(&c->timeout);
     if (c->next != NULL)
@@ -108,7 +119,7 @@ static void conn_end(struct connection *c, enum conn_reason reason)
     close(conn_fd(c));
     free(c->unread);
     free(c);
-    settings->ended(settings->ended_arg);
+    settings->ended(settings, ticket);
 }
 
 /* A byte moved: the idle deadline starts anew. False when memory ran out, which it can for a new duration only. */
@@ -222,6 +233,7 @@ static bool conn_flush(struct connection *c, struct output *out, enum conn_reaso
     if (sent < 0)
         return false;
     c->bytes_out += out->len;
+    counter_add(&c->settings->metrics->bytes_out, out->len);
     return (size_t)sent == out->len || conn_queue(c, out, (size_t)sent);
 }
 
@@ -327,6 +339,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         return;
     }
     c->bytes_in += (size_t)n;
+    counter_add(&c->settings->metrics->bytes_in, (size_t)n);
     conn_touch(c, conn_quiet(c, true));
     if (c->phase == PHASE_OPEN)
         conn_feed(c, shown + (size_t)n);
@@ -353,9 +366,11 @@ static void on_drained(struct bufferevent *output, void *arg)
 /* The peer has reset the connection while output waited. */
 static void on_broken(struct bufferevent *output, short what, void *arg)
 {
+    struct connection *c = arg;
     (void)output;
     (void)what;
-    conn_end(arg, CONN_RESET);
+    c->face.now = deadline_now();
+    conn_end(c, CONN_RESET);
 }
 
 static void on_timeout(struct deadline *d)
@@ -386,9 +401,9 @@ static void on_idle(struct deadline *d)
         conn_end(c, c->phase == PHASE_LINGERING ? CONN_FINISHED : CONN_IDLE);
 }
 
-int conn_pool_init(struct conn_pool *pool, struct event_base *base, struct access *access)
+int conn_pool_init(struct conn_pool *pool, struct event_base *base)
 {
-    *pool = (struct conn_pool){ .base = base, .access = access };
+    *pool = (struct conn_pool){ .base = base };
     pool->input = malloc(INPUT_SIZE);
     if (pool->input == NULL || output_init(&pool->output) < 0 || deadlines_init(&pool->idle, base, on_idle) < 0 ||
         deadlines_init(&pool->timeout, base, on_timeout) < 0)
@@ -396,30 +411,37 @@ int conn_pool_init(struct conn_pool *pool, struct event_base *base, struct acces
     return 0;
 }
 
-void conn_open(struct conn_pool *pool, const struct conn_settings *settings, int fd, const struct address *peer)
+/* Puts a new connection in front of the pool's list. */
+static void conn_link(struct connection *c, struct conn_pool *pool)
 {
-    struct connection *c = calloc(1, sizeof *c + settings->handler->state_size);
-    if (c == NULL || event_assign(&c->readable, pool->base, fd, EV_READ | EV_PERSIST, on_readable, c) < 0) {
-        free(c);
-        close(fd);
-        log_event(LEVEL_WARNING, "connection refused", log_text("reason", "memory"));
-        settings->ended(settings->ended_arg);
-        return;
-    }
-    c->face = (struct conn){ .peer = *peer, .listener = settings->listener, .access = pool->access };
-    c->face.now = c->opened = deadline_now();
     c->pool = pool;
-    c->settings = settings;
     c->next = pool->first;
     if (pool->first != NULL)
         pool->first->prev = c;
     pool->first = c;
     pool->count++;
+}
+
+bool conn_open(struct conn_pool *pool, const struct conn_settings *settings, int fd, const struct address *peer,
+               int64_t now, void *ticket)
+{
+    struct connection *c = calloc(1, sizeof *c + settings->handler->state_size);
+    if (c == NULL || event_assign(&c->readable, pool->base, fd, EV_READ | EV_PERSIST, on_readable, c) < 0) {
+        free(c);
+        return false;
+    }
+    c->face = (struct conn){ .peer = *peer, .context = &settings->context, .now = now };
+    c->opened = now;
+    c->settings = settings;
+    c->ticket = ticket;
+    conn_link(c, pool);
+    counter_add(&settings->metrics->opened, 1);
     if (settings->handler->open != NULL &&
         !conn_act(c, settings->handler->open(&c->face, c->state, settings->shared, &pool->output), CONN_ABORT))
-        return;
+        return true;
     if (!conn_touch(c, settings->idle_timeout) || (c->output == NULL && event_add(&c->readable, NULL) < 0))
         conn_end(c, CONN_ERROR);
+    return true;
 }
 
 /* Whether the handler is called when bytes come. */
@@ -458,8 +480,10 @@ void conn_pool_drain(struct conn_pool *pool)
 
 void conn_pool_abort(struct conn_pool *pool)
 {
+    int64_t now = deadline_now();
     for (struct connection *c = pool->first, *next; c != NULL; c = next) {
         next = c->next;
+        c->face.now = now;
         conn_end(c, c->phase == PHASE_LINGERING ? CONN_FINISHED : CONN_DRAIN);
     }
 }

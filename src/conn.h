@@ -9,15 +9,15 @@
 #include "bytes.h"
 #include "deadline.h"
 #include "handler.h"
+#include "metrics.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
-struct access;
 struct connection;
 struct event_base;
 
-/* Why a connection ended; the words are in the log and the manual. */
+/* Why a connection ended; the words are in the log, in the metrics and in the manual. */
 enum conn_reason {
     CONN_FIN,      /* the peer closed in order, and so did we */
     CONN_FINISHED, /* the handler closed in order */
@@ -27,22 +27,34 @@ enum conn_reason {
     CONN_LIMIT,    /* the handler left more unread than is kept */
     CONN_DRAIN,    /* cut at the end of a drain */
     CONN_ABORT,    /* the handler gave it up */
-    CONN_ERROR     /* memory or the system failed */
+    CONN_ERROR,    /* memory or the system failed */
+    CONN_REASONS   /* how many there are */
 };
 
-/* What all connections of one listener have in common. Outlives them. */
+extern const char *const conn_reason_words[CONN_REASONS];
+
+/* Counts of the connections of one listener in one thread, and of what went over them. */
+struct conn_metrics {
+    counter opened, closed[CONN_REASONS];
+    counter silent; /* closed without a byte from the peer */
+    counter bytes_in, bytes_out;
+    struct histogram duration;
+    struct requests requests;
+};
+
+/* What all connections of one listener in one thread have in common. Outlives them. */
 struct conn_settings {
+    struct conn_context context;
     const struct handler *handler;
     void *shared;          /* the handler's */
-    const char *listener;  /* the name of its section */
     uint64_t idle_timeout; /* milliseconds without a byte in either direction */
-    void (*ended)(void *); /* called after each connection of conn_open() is gone; */
-    void *ended_arg;       /* with this */
+    struct conn_metrics *metrics;
+    void (*ended)(const struct conn_settings *settings,
+                  void *ticket); /* after each connection of conn_open() is gone */
 };
 
 struct conn_pool {
     struct event_base *base;
-    struct access *access;
     struct deadlines idle, timeout;
     struct output output; /* of the hook that runs */
     char *input;          /* of the hook that runs */
@@ -50,8 +62,8 @@ struct conn_pool {
     size_t count;
 };
 
-/* 0, or -1 when memory ran out. access may be NULL. */
-int conn_pool_init(struct conn_pool *pool, struct event_base *base, struct access *access);
+/* 0, or -1 when memory ran out. */
+int conn_pool_init(struct conn_pool *pool, struct event_base *base);
 
 /* Tells every connection that the server stops. */
 void conn_pool_drain(struct conn_pool *pool);
@@ -62,7 +74,11 @@ void conn_pool_abort(struct conn_pool *pool);
 /* No connection may be left. */
 void conn_pool_free(struct conn_pool *pool);
 
-/* Takes over a connected, non-blocking socket. When memory runs out it is closed and ended is called, as ever. */
-void conn_open(struct conn_pool *pool, const struct conn_settings *settings, int fd, const struct address *peer);
+/*
+ * Takes over a connected, non-blocking socket that was accepted at the time now; ticket is handed back to ended(). False
+ * when memory ran out: then nothing was taken over.
+ */
+bool conn_open(struct conn_pool *pool, const struct conn_settings *settings, int fd, const struct address *peer,
+               int64_t now, void *ticket);
 
 #endif

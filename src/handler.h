@@ -17,6 +17,8 @@
 #include <stdint.h>
 
 struct access;
+struct requests;
+struct status;
 
 enum handler_next {
     HANDLER_MORE,   /* stay open; call input() when bytes come */
@@ -24,14 +26,21 @@ enum handler_next {
     HANDLER_ABORT   /* close now; unsent output is lost */
 };
 
+/* What the connections of one listener in one thread have around them. */
+struct conn_context {
+    const char *listener;        /* the name of its section */
+    struct access *access;       /* where requests are logged; NULL: nowhere */
+    struct requests *requests;   /* where they are counted */
+    const struct status *status; /* of the process */
+};
+
 /* A connection as its handler sees it. */
 struct conn {
     struct address peer;
-    const char *listener;  /* the name of its section */
-    struct access *access; /* where requests are logged; NULL: nowhere */
-    int64_t now;           /* CLOCK_MONOTONIC nanoseconds, when the hook was called */
-    bool draining;         /* the server stops: finish with the answer in flight */
-    bool timeout_set;      /* set by conn_timeout(), taken by the core */
+    const struct conn_context *context;
+    int64_t now;      /* CLOCK_MONOTONIC nanoseconds, when the hook was called */
+    bool draining;    /* the server stops: finish with the answer in flight */
+    bool timeout_set; /* set by conn_timeout(), taken by the core */
     uint64_t timeout;
 };
 

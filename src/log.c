@@ -7,7 +7,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,6 +18,8 @@ const char *const log_format_words[] = { "text", "json", NULL };
 
 static atomic_uint current_level = LEVEL_NOTICE;
 static atomic_uint current_format = FORMAT_TEXT;
+static atomic_bool stderr_is_journal;
+static atomic_ullong lost_lines; /* ever */
 
 /* A line under construction. What does not fit is dropped, and the line then ends with a mark. */
 struct line {
@@ -138,16 +142,26 @@ static void line_fields(struct line *line, const struct log_field *field, bool j
     }
 }
 
+/* All in front of the message. */
+static void line_begin(struct line *line, struct log_sink sink, bool json)
+{
+    if (sink.journal)
+        line_put(line, (const char[]){ '<', sink.priority, '>' }, 3);
+    if (sink.journal && !json)
+        return;
+    line_puts(line, json ? "{\"time\":\"" : "");
+    line_time(line);
+    line_puts(line, json ? "\",\"level\":\"" : " ");
+    line_puts(line, sink.level);
+    line_puts(line, json ? "\",\"message\":" : " ");
+}
+
 /* NOLINTNEXTLINE(readability-non-const-parameter): it is written to through struct line */
-size_t log_render(char *buf, const char *level, const char *message, const struct log_field *fields)
+size_t log_render(char *buf, struct log_sink sink, const char *message, const struct log_field *fields)
 {
     bool json = atomic_load_explicit(&current_format, memory_order_relaxed) == FORMAT_JSON;
     struct line line = { .buf = buf };
-    line_puts(&line, json ? "{\"time\":\"" : "");
-    line_time(&line);
-    line_puts(&line, json ? "\",\"level\":\"" : " ");
-    line_puts(&line, level);
-    line_puts(&line, json ? "\",\"message\":" : " ");
+    line_begin(&line, sink, json);
     if (json)
         line_quote(&line, message, strlen(message), true);
     else
@@ -173,29 +187,53 @@ ssize_t log_put(int fd, const char *data, size_t len)
     return n;
 }
 
+/* One line on standard error. False when it found no room. */
+static bool log_put_line(enum log_level level, const char *message, const struct log_field *fields)
+{
+    static const char priorities[] = { '3', '4', '5', '6', '7' };
+    char buf[LOG_LINE];
+    size_t len = log_render(buf, (struct log_sink){ log_level_words[level], priorities[level], stderr_is_journal },
+                            message, fields);
+    return log_put(STDERR_FILENO, buf, len) >= 0;
+}
+
 void log_write(enum log_level level, const char *message, const struct log_field *fields)
 {
-    static atomic_ulong lost;
+    static atomic_ulong lost; /* and not told yet */
     int saved = errno;
-    char buf[LOG_LINE];
-    size_t len;
     unsigned long count = atomic_exchange(&lost, 0);
-    if (count > 0) {
-        const struct log_field told[] = { log_number("lines", count), { 0 } };
-        len = log_render(buf, log_level_words[LEVEL_WARNING], "log lines lost", told);
-        if (log_put(STDERR_FILENO, buf, len) < 0)
-            atomic_fetch_add(&lost, count);
-    }
-    len = log_render(buf, log_level_words[level], message, fields);
-    if (log_put(STDERR_FILENO, buf, len) < 0)
+    const struct log_field told[] = { log_number("lines", count), { 0 } };
+    if (count > 0 && !log_put_line(LEVEL_WARNING, "log lines lost", told))
+        atomic_fetch_add(&lost, count);
+    if (!log_put_line(level, message, fields)) {
         atomic_fetch_add(&lost, 1);
+        atomic_fetch_add(&lost_lines, 1);
+    }
     errno = saved;
+}
+
+uint64_t log_lost(void)
+{
+    return atomic_load(&lost_lines);
+}
+
+bool log_is_journal(int fd)
+{
+    struct stat status;
+    unsigned long long device, inode;
+    int saved = errno, end = 0;
+    const char *stream = getenv("JOURNAL_STREAM");
+    bool is = stream != NULL && sscanf(stream, "%llu:%llu%n", &device, &inode, &end) == 2 && stream[end] == '\0' &&
+              fstat(fd, &status) == 0 && status.st_dev == device && status.st_ino == inode;
+    errno = saved;
+    return is;
 }
 
 void log_setup(enum log_level level, enum log_format format)
 {
     atomic_store(&current_level, level);
     atomic_store(&current_format, format);
+    atomic_store(&stderr_is_journal, log_is_journal(STDERR_FILENO));
 }
 
 bool log_enabled(enum log_level level)

@@ -4,6 +4,9 @@
  * Every function may be called from any thread, does not wait for who reads, and leaves errno as it was. A line that
  * finds no room is lost; how many were is told in the next one that does. Bytes that come from strangers are
  * escaped, whatever they are; payload does not belong here.
+ *
+ * A line for the systemd journal begins with its priority, as sd-daemon(3) has it; time and level of a text line are
+ * left out there, for the journal has both.
  */
 #ifndef ECHOD_LOG_H
 #define ECHOD_LOG_H
@@ -37,8 +40,11 @@ struct log_field log_number(const char *key, uint64_t number);
 struct log_field log_duration(const char *key, int64_t nanoseconds); /* printed in seconds */
 struct log_field log_errno(int error);                               /* error="..." */
 
-/* Sets what is written from now on. Before the first call: notices and worse, as text. */
+/* Sets what is written from now on. Before the first call: notices and worse, as text, whoever reads. */
 void log_setup(enum log_level level, enum log_format format);
+
+/* True when what is written to this descriptor goes to the journal (JOURNAL_STREAM, systemd.exec(5)). */
+bool log_is_journal(int fd);
 
 bool log_enabled(enum log_level level);
 
@@ -58,7 +64,17 @@ void log_write(enum log_level level, const char *message, const struct log_field
  */
 ssize_t log_put(int fd, const char *data, size_t len);
 
-/* Renders such a line, newline included, into buf (LOG_LINE bytes) under a word of your own; returns its length. */
-size_t log_render(char *buf, const char *level, const char *message, const struct log_field *fields);
+/* How many lines found no room so far. */
+uint64_t log_lost(void);
+
+/* Where a line goes, and the rank that it has there. */
+struct log_sink {
+    const char *level; /* the word for it */
+    char priority;     /* of syslog(3), '0' to '7' */
+    bool journal;
+};
+
+/* Renders such a line, newline included, into buf (LOG_LINE bytes); returns its length. */
+size_t log_render(char *buf, struct log_sink sink, const char *message, const struct log_field *fields);
 
 #endif

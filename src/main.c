@@ -13,7 +13,7 @@
 
 enum exit_status { EXIT_CLEAN = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
-static const struct handler *const handlers[] = { &echo_handler, &greeting_handler, NULL };
+static const struct handler *const handlers[] = { &echo_handler, &greeting_handler, &admin_handler, NULL };
 
 /* Served when there is no configuration file; conf/echod.ini says the same. */
 static const char builtin[] = "[server]\n"
@@ -25,7 +25,8 @@ static const char builtin[] = "[server]\n"
                               "handler = greeting\n";
 
 static const char usage[] = "Usage: echod [OPTION]...\n"
-                            "TCP echo and HTTP greeting daemon. Stays in the foreground; SIGTERM stops it.\n"
+                            "TCP echo and HTTP greeting daemon. Stays in the foreground; SIGTERM stops it,\n"
+                            "SIGHUP reloads the configuration, SIGUSR1 reopens the access log.\n"
                             "\n"
                             "  -c, --config=FILE  read FILE; the default is " DEFAULT_CONFIG "\n"
                             "                     if it exists, else echo on 127.0.0.1:8888 and\n"
@@ -94,6 +95,11 @@ static const char *command_config(const struct command *command)
     return access(DEFAULT_CONFIG, F_OK) == 0 || errno != ENOENT ? DEFAULT_CONFIG : NULL;
 }
 
+static struct config *load(void *command, config_report *report, void *report_arg)
+{
+    return config_load(command_config(command), builtin, handlers, report, report_arg);
+}
+
 /* A socket must not become what somebody takes for standard error. */
 static void open_standard_descriptors(void)
 {
@@ -119,17 +125,15 @@ int main(int argc, char **argv)
     }
     if (!command.test && !command.dump)
         server_block_signals();
-    const char *path = command_config(&command);
-    struct config *config = config_load(path, builtin, handlers, print_error, NULL);
+    struct config *config = load(&command, print_error, NULL);
     if (config == NULL)
         return EXIT_USAGE;
-    int status = EXIT_CLEAN;
+    if (!command.test && !command.dump)
+        return server_run(config, load, &command) == 0 ? EXIT_CLEAN : EXIT_FAILED;
     if (command.dump)
         config_dump(config, stdout);
-    else if (command.test)
-        printf("%s: configuration is valid\n", path != NULL ? path : "built-in defaults");
-    else if (server_run(config) < 0)
-        status = EXIT_FAILED;
+    else
+        printf("%s: configuration is valid\n", config_path(config));
     config_free(config);
-    return fflush(stdout) == 0 ? status : EXIT_FAILED;
+    return fflush(stdout) == 0 ? EXIT_CLEAN : EXIT_FAILED;
 }

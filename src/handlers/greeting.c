@@ -31,9 +31,11 @@ static const struct option_row greeting_options[] = {
     { 0 },
 };
 
-static void greet(const struct http_request *request, struct bytes name, struct http_reply *reply, const void *shared)
+static void greet(const struct conn *conn, const struct http_request *request, struct bytes name,
+                  struct http_reply *reply, const void *shared)
 {
     const struct greeting *greeting = shared;
+    (void)conn;
     (void)request;
     for (unsigned i = 0; i < greeting->places; i++) {
         http_reply_add(reply, greeting->texts[i]);
@@ -42,11 +44,11 @@ static void greet(const struct http_request *request, struct bytes name, struct 
     http_reply_add(reply, greeting->texts[greeting->places]);
 }
 
-static void greet_anonymous(const struct http_request *request, struct bytes none, struct http_reply *reply,
-                            const void *shared)
+static void greet_anonymous(const struct conn *conn, const struct http_request *request, struct bytes none,
+                            struct http_reply *reply, const void *shared)
 {
     (void)none;
-    greet(request, ((const struct greeting *)shared)->anonymous, reply, shared);
+    greet(conn, request, ((const struct greeting *)shared)->anonymous, reply, shared);
 }
 
 static const struct http_route routes[] = {

@@ -4,6 +4,7 @@
 
 #include "handler.h"
 
+extern const struct handler admin_handler;    /* HTTP: health, readiness, metrics, configuration */
 extern const struct handler echo_handler;     /* sends back what comes (RFC 862) */
 extern const struct handler greeting_handler; /* HTTP: greets by name */
 

@@ -1,6 +1,7 @@
 #include "http/reply.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -72,6 +73,7 @@ const char *http_phrase(unsigned status)
         { 431, "Request Header Fields Too Large" },
         { 500, "Internal Server Error" },
         { 501, "Not Implemented" },
+        { 503, "Service Unavailable" },
         { 505, "HTTP Version Not Supported" },
     };
     for (size_t i = 0; i < sizeof phrases / sizeof phrases[0]; i++)
@@ -83,7 +85,9 @@ const char *http_phrase(unsigned status)
 void http_reply_init(struct http_reply *reply, unsigned status)
 {
     reply->status = status;
+    reply->type = "text/plain; charset=utf-8";
     reply->allow = NULL;
+    reply->owned = NULL;
     reply->pieces = 0;
     reply->length = 0;
 }
@@ -109,15 +113,16 @@ static void put_status(struct head *head, unsigned status)
     PUT(head, "\r\n");
 }
 
-void http_reply_send(const struct http_reply *reply, enum http_connection connection, bool head_only,
+void http_reply_send(struct http_reply *reply, enum http_connection connection, bool head_only,
                      struct output *out)
 {
     struct head head;
     head.len = 0;
     put_status(&head, reply->status);
     put_date(&head);
-    PUT(&head, "Content-Type: text/plain; charset=utf-8\r\n"
-               "X-Content-Type-Options: nosniff\r\n");
+    PUT(&head, "Content-Type: ");
+    put(&head, reply->type, strlen(reply->type));
+    PUT(&head, "\r\nX-Content-Type-Options: nosniff\r\n");
     if (connection == HTTP_CONNECTION_CLOSE)
         PUT(&head, "Connection: close\r\n");
     else if (connection == HTTP_CONNECTION_KEEP_ALIVE)
@@ -136,4 +141,6 @@ void http_reply_send(const struct http_reply *reply, enum http_connection connec
     output_copy(out, head.text, head.len);
     for (; i < pieces; i++)
         output_copy(out, reply->body[i].data, reply->body[i].len);
+    free(reply->owned);
+    reply->owned = NULL;
 }

@@ -14,13 +14,15 @@
 
 struct http_reply {
     unsigned status;
+    const char *type;  /* Content-Type; UTF-8 text unless a route sets another */
     const char *allow; /* of a 405, and of OPTIONS; else NULL */
+    char *owned;       /* memory that a piece lies in; freed when the reply is sent */
     struct bytes body[HTTP_REPLY_PIECES];
     unsigned pieces;
     size_t length; /* of the body */
 };
 
-/* An empty reply of that status. The body is UTF-8 text. */
+/* An empty reply of that status. */
 void http_reply_init(struct http_reply *reply, unsigned status);
 
 /* Adds to the body. At most HTTP_REPLY_PIECES times. */
@@ -32,8 +34,8 @@ const char *http_phrase(unsigned status);
 /* What the connection has to say about itself. */
 enum http_connection { HTTP_CONNECTION_SILENT, HTTP_CONNECTION_CLOSE, HTTP_CONNECTION_KEEP_ALIVE };
 
-/* Queues head and body; without the body (but with its length) in answer to HEAD. */
-void http_reply_send(const struct http_reply *reply, enum http_connection connection, bool head_only,
+/* Queues head and body, without the body (but with its length) in answer to HEAD, and frees what the reply owns. */
+void http_reply_send(struct http_reply *reply, enum http_connection connection, bool head_only,
                      struct output *out);
 
 #endif

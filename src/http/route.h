@@ -6,15 +6,17 @@
 
 #include "bytes.h"
 
+struct conn;
 struct http_reply;
 struct http_request;
 
 /*
- * Answers one request. parameter is what matched :NAME, percent-decoded: valid UTF-8 without control characters; empty
- * when the pattern has none. shared is the handler's. All bytes stay valid until the reply is sent.
+ * Answers one request, which came over conn. parameter is what matched :NAME, percent-decoded: valid UTF-8 without
+ * control characters; empty when the pattern has none. shared is the handler's. All bytes stay valid until the reply is
+ * sent.
  */
-typedef void http_answer(const struct http_request *request, struct bytes parameter, struct http_reply *reply,
-                         const void *shared);
+typedef void http_answer(const struct conn *conn, const struct http_request *request, struct bytes parameter,
+                         struct http_reply *reply, const void *shared);
 
 struct http_route {
     const char *method;  /* NULL ends a table. HEAD is answered as GET is. */

@@ -2,6 +2,7 @@
 
 #include "access.h"
 #include "deadline.h"
+#include "metrics.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,13 +38,11 @@ static void log_request(const struct http_session *s, const struct conn *conn, c
                         unsigned status, size_t length)
 {
     char peer[ADDRESS_TEXT];
-    if (conn->access == NULL)
-        return;
     struct bytes agent = request != NULL ? http_request_field(request, "user-agent") : (struct bytes){ 0 };
     struct bytes method = request != NULL ? request->method : (struct bytes){ .data = "-", .len = 1 };
     struct bytes target = request != NULL ? request->target : (struct bytes){ .data = "-", .len = 1 };
     const struct log_field fields[] = {
-        log_text("listener", conn->listener),
+        log_text("listener", conn->context->listener),
         log_text("peer", address_format(&conn->peer, peer)),
         log_bytes("method", method.data, method.len),
         log_number("status", status),
@@ -53,7 +52,29 @@ static void log_request(const struct http_session *s, const struct conn *conn, c
         log_bytes("agent", agent.len > 0 ? agent.data : "-", agent.len > 0 ? agent.len < 256 ? agent.len : 256 : 1),
         { 0 },
     };
-    access_write(conn->access, fields);
+    access_write(conn->context->access, fields);
+}
+
+/* An answer goes into the counts and into the access log. request NULL: it was not understood. */
+static void record(struct http_session *s, const struct conn *conn, const struct http_request *request, unsigned status,
+                   size_t length)
+{
+    struct requests *requests = conn->context->requests;
+    requests_count(requests, status);
+    if (s->began == conn->now || s->began == 0)
+        s->answered++;
+    else
+        histogram_add(&requests->duration, deadline_now() - s->began, 1);
+    if (access_is_on(conn->context->access))
+        log_request(s, conn, request, status, length);
+}
+
+/* The requests that came and were answered while one hook ran: one look at the clock serves them all. */
+static void record_durations(struct http_session *s, const struct conn *conn)
+{
+    if (s->answered > 0)
+        histogram_add(&conn->context->requests->duration, deadline_now() - conn->now, s->answered);
+    s->answered = 0;
 }
 
 /* Says why, and closes: nothing that follows on this connection is read as a request. */
@@ -65,7 +86,7 @@ static enum step refuse(struct http_session *s, struct conn *conn, struct http_r
     http_reply_init(&reply, refusal.status);
     http_reply_add(&reply, (struct bytes){ .data = text, .len = (size_t)len });
     http_reply_send(&reply, HTTP_CONNECTION_CLOSE, s->parser.head, out);
-    log_request(s, conn, NULL, refusal.status, s->parser.head ? 0 : reply.length);
+    record(s, conn, NULL, refusal.status, s->parser.head ? 0 : reply.length);
     return STEP_FINISH;
 }
 
@@ -92,8 +113,8 @@ static void explain(struct http_reply *reply, unsigned status)
 }
 
 /* Makes the reply to a request. decoded and allow are memory for it. */
-static void respond(const struct http_service *service, const struct http_request *request, char *decoded, char *allow,
-                    struct http_reply *reply)
+static void respond(const struct http_service *service, const struct conn *conn, const struct http_request *request,
+                    char *decoded, char *allow, struct http_reply *reply)
 {
     struct http_match match = { .status = 405 };
     bool options = request->uri.len == 0 && request->method.data[0] == 'O'; /* OPTIONS *, RFC 9110 section 9.3.7 */
@@ -109,7 +130,7 @@ static void respond(const struct http_service *service, const struct http_reques
         reply->allow = allow;
     }
     if (match.route != NULL && (match.status == 200 || match.status == 304))
-        match.route->answer(request, match.parameter, reply, service);
+        match.route->answer(conn, request, match.parameter, reply, service);
     else
         explain(reply, match.status);
 }
@@ -125,14 +146,14 @@ static enum step answer(struct http_session *s, struct conn *conn, const struct 
     bool keep = request->keep_alive && !conn->draining && !tunnel;
     s->requests++;
     keep = keep && (most == 0 || s->requests < most);
-    respond(s->service, request, decoded, allow, &reply);
+    respond(s->service, conn, request, decoded, allow, &reply);
     bool head_only = is_head(request->method) || reply.status == 304;
     http_reply_send(&reply,
                     !keep                 ? HTTP_CONNECTION_CLOSE
                     : request->minor == 0 ? HTTP_CONNECTION_KEEP_ALIVE
                                           : HTTP_CONNECTION_SILENT,
                     head_only, out);
-    log_request(s, conn, request, reply.status, head_only ? 0 : reply.length);
+    record(s, conn, request, reply.status, head_only ? 0 : reply.length);
     s->began = 0;
     s->phase = PHASE_NONE;
     return keep ? STEP_NEXT : STEP_FINISH;
@@ -264,6 +285,7 @@ enum handler_next http_session_input(struct conn *conn, void *state, struct byte
     enum step step = STEP_NEXT;
     while (step == STEP_NEXT && in->len > 0 && !output_full(out))
         step = s->held != NULL ? take_body(s, conn, in, out) : take_head(s, conn, in, out);
+    record_durations(s, conn);
     if (step == STEP_FINISH)
         return HANDLER_FINISH;
     if (s->held != NULL)
@@ -282,6 +304,7 @@ enum handler_next http_session_eof(struct conn *conn, void *state, struct output
     struct http_session *s = state;
     if (s->phase == PHASE_HEAD || s->phase == PHASE_BODY)
         refuse(s, conn, (struct http_refusal){ 400, "the request is incomplete" }, out);
+    record_durations(s, conn);
     return HANDLER_FINISH;
 }
 
@@ -290,6 +313,7 @@ enum handler_next http_session_expire(struct conn *conn, void *state, struct out
     struct http_session *s = state;
     if (s->phase != PHASE_IDLE)
         refuse(s, conn, (struct http_refusal){ 408, "the rest of the request did not come in time" }, out);
+    record_durations(s, conn);
     return HANDLER_FINISH;
 }
 

@@ -55,8 +55,9 @@ struct http_session {
     struct http_parser parser;
     struct http_held *held;
     uint64_t requests;
-    int64_t began; /* when the first byte of the request came */
-    uint8_t phase; /* what the time limit is for; enum in session.c */
+    int64_t began;     /* when the first byte of the request came */
+    uint32_t answered; /* in this call of a hook, with requests that began in it */
+    uint8_t phase;     /* what the time limit is for; enum in session.c */
 };
 
 enum handler_next http_session_open(struct conn *conn, void *state, void *shared, struct output *out);

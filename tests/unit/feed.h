@@ -7,6 +7,7 @@
 #define ECHOD_FEED_H
 
 #include "handler.h"
+#include "metrics.h"
 
 #ifndef ck_assert /* tests/fuzz has its own */
 #include <check.h>
@@ -42,6 +43,8 @@ struct feed {
     const struct handler *handler;
     void *state;
     struct conn conn;
+    struct conn_context context;
+    struct requests requests;
     struct output output;
     enum handler_next verdict;
     uint64_t timeout; /* what the handler asked for last */
@@ -73,7 +76,8 @@ static inline void feed_open(struct feed *f, const struct handler *handler, void
     memset(f, 0, offsetof(struct feed, out));
     f->handler = handler;
     f->state = calloc(1, handler->state_size + 1);
-    f->conn = (struct conn){ .listener = "test", .now = 1 };
+    f->context = (struct conn_context){ .listener = "test", .requests = &f->requests };
+    f->conn = (struct conn){ .context = &f->context, .now = 1 };
     feed_must(f->state != NULL);
     feed_must(output_init(&f->output) == 0);
     feed_act(f, handler->open != NULL ? handler->open(&f->conn, f->state, shared, &f->output) : HANDLER_MORE);

@@ -41,8 +41,9 @@ static int begin(const char *where)
     ck_assert_int_ge(sink, 0);
     base = event_base_new();
     ck_assert_ptr_nonnull(base);
-    access_log = access_new(base, sink);
+    access_log = access_new(base);
     ck_assert_ptr_nonnull(access_log);
+    access_turn(access_log, sink);
     return sink;
 }
 
@@ -76,11 +77,10 @@ static void wait_a_moment(void)
 }
 
 /* Writes what is left, as a worker does when it ends. */
-static void end(int sink)
+static void end(void)
 {
     access_free(access_log);
     event_base_free(base);
-    close(sink);
 }
 
 START_TEST(test_off_and_failures)
@@ -117,11 +117,11 @@ END_TEST
 
 START_TEST(test_appends)
 {
-    int sink = begin(NULL);
+    begin(NULL);
     ck_assert_int_eq(pwrite(fileno(sink_file), "old\n", 4, 0), 4);
     write_number(1);
     write_text("a \"b\"");
-    end(sink);
+    end();
     ck_assert_str_eq(content(sink_file), "old\n" LINE "n=1\n" LINE "text=\"a \\\"b\\\"\"\n");
     ck_assert_str_eq(content(stderr_file), "");
 }
@@ -129,10 +129,10 @@ END_TEST
 
 START_TEST(test_json)
 {
-    int sink = begin(NULL);
+    begin(NULL);
     log_setup(LEVEL_INFO, FORMAT_JSON);
     write_number(1);
-    end(sink);
+    end();
     const char *line = content(sink_file), *rest = strstr(line, "Z\"");
     ck_assert_ptr_nonnull(rest);
     ck_assert_str_eq(rest, "Z\",\"level\":\"access\",\"message\":\"request\",\"n\":1}\n");
@@ -145,7 +145,7 @@ START_TEST(test_stderr)
     ck_assert_int_gt(sink, STDERR_FILENO);
     ck_assert_int_ne(fcntl(sink, F_GETFD) & FD_CLOEXEC, 0);
     write_number(1);
-    end(sink);
+    end();
     ck_assert_str_eq(content(stderr_file), LINE "n=1\n");
 }
 END_TEST
@@ -165,17 +165,17 @@ END_TEST
 /* No level of the log keeps a request out of the access log. */
 START_TEST(test_level)
 {
-    int sink = begin(NULL);
+    begin(NULL);
     log_setup(LEVEL_ERROR, FORMAT_TEXT);
     write_number(1);
-    end(sink);
+    end();
     ck_assert_str_eq(content(sink_file), LINE "n=1\n");
 }
 END_TEST
 
 START_TEST(test_a_moment_later)
 {
-    int sink = begin(NULL);
+    begin(NULL);
     write_number(1);
     write_number(2);
     ck_assert_str_eq(content(sink_file), "");
@@ -185,7 +185,7 @@ START_TEST(test_a_moment_later)
     ck_assert_str_eq(content(sink_file), LINE "n=1\n" LINE "n=2\n");
     wait_a_moment();
     ck_assert_str_eq(content(sink_file), LINE "n=1\n" LINE "n=2\n" LINE "n=3\n");
-    end(sink);
+    end();
 }
 END_TEST
 
@@ -194,7 +194,7 @@ START_TEST(test_batches)
 {
     static char expected[1 << 20];
     size_t len = 0, before = 0, batches = 0;
-    int sink = begin(NULL);
+    begin(NULL);
     for (unsigned i = 0; i < 5000; i++) {
         struct stat status;
         write_number(i);
@@ -208,7 +208,7 @@ START_TEST(test_batches)
     }
     ck_assert_uint_gt(batches, 2);
     ck_assert_uint_lt(batches, 50);
-    end(sink);
+    end();
     ck_assert_str_eq(content(sink_file), expected);
 }
 END_TEST
@@ -217,14 +217,15 @@ END_TEST
 START_TEST(test_long_lines)
 {
     char text[3001];
-    int sink = begin(NULL), lines = 0;
+    begin(NULL);
+    int lines = 0;
     memset(text, ' ', sizeof text); /* in quotes */
     for (size_t i = 0; i < 300; i++) {
         text[i * 10] = '\0';
         write_text(text);
         text[i * 10] = ' ';
     }
-    end(sink);
+    end();
     for (const char *line = content(sink_file), *next; (next = strchr(line, '\n')) != NULL; line = next + 1, lines++) {
         ck_assert_int_le(next + 1 - line, LOG_LINE);
         ck_assert_int_eq(strncmp(line, LINE, strlen(LINE)), 0);
@@ -244,7 +245,7 @@ END_TEST
 /* Lost lines are told once, not with each batch, and in the end how many; nobody claims that it works again. */
 START_TEST(test_lost)
 {
-    int sink = begin("/dev/full");
+    begin("/dev/full");
     write_number(1);
     write_number(2);
     wait_a_moment();
@@ -254,7 +255,7 @@ START_TEST(test_lost)
     wait_a_moment();
     write_number(4);
     wait_a_moment();
-    end(sink);
+    end();
     ck_assert_str_eq(content(stderr_file),
                      STAMP " warning access log lost lines=2 error=\"No space left on device\"\n" STAMP
                            " warning access log lost dropped=4\n");
@@ -264,11 +265,11 @@ END_TEST
 /* As above, where the batches are lost because the buffer is full, and the timer then finds nothing to write. */
 START_TEST(test_lost_when_full)
 {
-    int sink = begin("/dev/full");
+    begin("/dev/full");
     while (content(stderr_file)[0] == '\0')
         write_number(1);
     wait_a_moment();
-    end(sink);
+    end();
     ck_assert_ptr_null(strstr(content(stderr_file), "works again"));
 }
 END_TEST
@@ -290,7 +291,7 @@ START_TEST(test_works_again)
                            " notice access log works again dropped=3\n");
     ck_assert_int_eq(dup2(full, sink), sink); /* another time is told again */
     write_number(5);
-    end(sink);
+    end();
     ck_assert_ptr_nonnull(strstr(content(stderr_file), "dropped=3\n" STAMP " warning access log lost lines=1 "));
     close(full);
 }
@@ -304,7 +305,8 @@ START_TEST(test_part_of_a_batch)
     static const char next[] = "\n" LINE "n=4\n";
     memset(text, 'x', sizeof text);
     text[400] = '\0';
-    int sink = begin(NULL), len = snprintf(line, sizeof line, LINE "text=%s\n", text);
+    begin(NULL);
+    int len = snprintf(line, sizeof line, LINE "text=%s\n", text);
     ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &whole), 0);
     limit = whole;
     limit.rlim_cur = (rlim_t)len * 3 / 2;
@@ -315,7 +317,7 @@ START_TEST(test_part_of_a_batch)
     wait_a_moment();
     ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &whole), 0);
     write_number(4);
-    end(sink);
+    end();
     const char *log = content(sink_file);
     ck_assert_int_eq(strncmp(log, line, (size_t)len), 0);
     ck_assert_str_eq(log + strlen(log) - strlen(next), next);

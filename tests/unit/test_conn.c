@@ -216,11 +216,13 @@ struct peer {
 static struct event_base *base;
 static struct conn_pool pool;
 static struct conn_settings settings;
+static struct conn_metrics metrics;
 static int ended, expected_to_end;
 
-static void on_ended(void *arg)
+static void on_ended(const struct conn_settings *given, void *ticket)
 {
-    ck_assert_ptr_eq(arg, &ended);
+    ck_assert_ptr_eq(given, &settings);
+    ck_assert_ptr_eq(ticket, &ended);
     ended++;
 }
 
@@ -231,13 +233,25 @@ static void setup(const struct handler *handler)
     signal(SIGPIPE, SIG_IGN); /* as the server does */
     base = event_base_new();
     ck_assert_ptr_nonnull(base);
-    ck_assert_int_eq(conn_pool_init(&pool, base, NULL), 0);
+    ck_assert_int_eq(conn_pool_init(&pool, base), 0);
     settings = (struct conn_settings){ .handler = handler,
                                        .shared = &orders,
-                                       .listener = "test",
+                                       .context = { .listener = "test", .requests = &metrics.requests },
                                        .idle_timeout = 60 * SECOND,
-                                       .ended = on_ended,
-                                       .ended_arg = &ended };
+                                       .metrics = &metrics,
+                                       .ended = on_ended };
+}
+
+/* How many connections are counted as ended, for whatever reason; each has left its duration. */
+static uint64_t count_closed(void)
+{
+    uint64_t closed = 0, durations = 0;
+    for (size_t i = 0; i < CONN_REASONS; i++)
+        closed += counter_read(&metrics.closed[i]);
+    for (size_t i = 0; i <= HISTOGRAM_BOUNDS; i++)
+        durations += counter_read(&metrics.duration.buckets[i]);
+    ck_assert_uint_eq(closed, durations);
+    return closed;
 }
 
 static void teardown(void)
@@ -246,6 +260,8 @@ static void teardown(void)
     ck_assert_uint_eq(pool.count, 0);
     ck_assert_ptr_null(pool.first);
     ck_assert_int_eq(ended, expected_to_end);
+    ck_assert_uint_eq(counter_read(&metrics.opened), (unsigned)ended);
+    ck_assert_uint_eq(count_closed(), (unsigned)ended);
     ck_assert_int_eq(told.closed, told.opened);
     conn_pool_free(&pool);
     event_base_free(base);
@@ -263,7 +279,7 @@ static void join(struct peer *peer)
     memset(peer, 0, sizeof *peer);
     peer->fd = ends[1];
     expected_to_end++;
-    conn_open(&pool, &settings, ends[0], &address);
+    ck_assert(conn_open(&pool, &settings, ends[0], &address, deadline_now(), &ended));
 }
 
 /* Sends as much of it as the socket takes. */
@@ -366,8 +382,7 @@ START_TEST(test_what_a_hook_sees)
     setup(&obedient);
     join(&peer);
     ck_assert_ptr_eq(told.shared, &orders);
-    ck_assert_str_eq(told.seen.listener, "test");
-    ck_assert_ptr_null(told.seen.access);
+    ck_assert_ptr_eq(told.seen.context, &settings.context);
     ck_assert_uint_eq(address_port(&told.seen.peer), 4711);
     ck_assert(!told.seen.draining);
     leave(&peer);

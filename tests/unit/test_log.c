@@ -36,7 +36,7 @@ static const char *rendered(enum log_format format, const char *message, const s
 {
     static char line[LOG_LINE + 1];
     log_setup(LEVEL_INFO, format);
-    size_t len = log_render(line, "info", message, fields);
+    size_t len = log_render(line, (struct log_sink){ "info", '6', false }, message, fields);
     ck_assert_uint_le(len, LOG_LINE);
     line[len] = '\0';
     ck_assert_uint_eq(strlen(line), len);

@@ -6,9 +6,10 @@
 #include <string.h>
 
 /* The answers of a table are never called here: a match only names one. */
-static void answer(const struct http_request *request, struct bytes parameter, struct http_reply *reply,
-                   const void *shared)
+static void answer(const struct conn *conn, const struct http_request *request, struct bytes parameter,
+                   struct http_reply *reply, const void *shared)
 {
+    (void)conn;
     (void)request;
     (void)parameter;
     (void)reply;

@@ -12,26 +12,29 @@
 
 static char large[20000];
 
-static void answer_name(const struct http_request *request, struct bytes name, struct http_reply *reply,
-                        const void *shared)
+static void answer_name(const struct conn *conn, const struct http_request *request, struct bytes name,
+                        struct http_reply *reply, const void *shared)
 {
+    (void)conn;
     (void)request;
     (void)shared;
     http_reply_add(reply, name.len > 0 ? name : BYTES("root"));
 }
 
-static void answer_large(const struct http_request *request, struct bytes none, struct http_reply *reply,
-                         const void *shared)
+static void answer_large(const struct conn *conn, const struct http_request *request, struct bytes none,
+                         struct http_reply *reply, const void *shared)
 {
+    (void)conn;
     (void)request;
     (void)none;
     (void)shared;
     http_reply_add(reply, (struct bytes){ large, sizeof large });
 }
 
-static void answer_request(const struct http_request *request, struct bytes none, struct http_reply *reply,
-                           const void *shared)
+static void answer_request(const struct conn *conn, const struct http_request *request, struct bytes none,
+                           struct http_reply *reply, const void *shared)
 {
+    (void)conn;
     (void)none;
     (void)shared;
     http_reply_add(reply, request->method);
@@ -163,7 +166,9 @@ END_TEST
 START_TEST(test_output_is_bounded)
 {
     struct http_session session = { 0 };
-    struct conn conn = { .listener = "test" };
+    struct requests requests = { 0 };
+    const struct conn_context context = { .listener = "test", .requests = &requests };
+    struct conn conn = { .context = &context };
     struct output out;
     static char raw[1000 * 64];
     size_t len = 0;
@@ -485,9 +490,10 @@ static const char *logged(struct bytes raw, feed_ending *ending)
     struct event_base *base = event_base_new();
     int ends[2];
     ck_assert_int_eq(pipe(ends), 0);
-    struct access *access = access_new(base, ends[1]);
+    struct access *access = access_new(base);
+    access_turn(access, ends[1]);
     feed_open(&f, &handler, &service);
-    f.conn.access = access;
+    f.context.access = access;
     f.conn.now = deadline_now();
     f.conn.peer.sa.v4.sin_family = AF_INET;
     feed_input(&f, raw.data, raw.len);
@@ -495,7 +501,6 @@ static const char *logged(struct bytes raw, feed_ending *ending)
     feed_close(&f);
     access_free(access);
     event_base_free(base);
-    close(ends[1]);
     ssize_t len = read(ends[0], lines, sizeof lines - 1);
     close(ends[0]);
     lines[len > 0 ? len : 0] = '\0';
