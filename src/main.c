@@ -1,6 +1,7 @@
 /* main: the command line, the exit status, and the list of built-in handlers. */
 #include "config.h"
 #include "handlers/handlers.h"
+#include "log.h"
 #include "server.h"
 
 #include <errno.h>
@@ -43,7 +44,7 @@ static const char usage[] = "Usage: echod [OPTION]...\n"
 static void print_error(void *arg, const char *line)
 {
     (void)arg;
-    fprintf(stderr, "%s\n", line);
+    fprintf(stderr, "%s%s\n", log_is_journal(STDERR_FILENO) ? "<3>" : "", line); /* an error, sd-daemon(3) */
 }
 
 /* What the command line asks for. */

@@ -52,6 +52,7 @@ struct server {
     bool started;
     bool change_again; /* a signal came meanwhile */
     enum stop stop;
+    bool stuck;        /* an event loop stands still */
     char failure[600]; /* of the last reload; empty: it was good */
 
     pthread_mutex_t lock;           /* of what other threads read: the next four */
@@ -164,10 +165,14 @@ static void notify(const struct server *server, const char *first)
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
     struct server *server = arg;
+    bool healthy = is_healthy(server);
     (void)fd;
     (void)what;
-    if (is_healthy(server))
+    if (healthy)
         systemd_notify("WATCHDOG=1");
+    else if (!server->stuck)
+        log_event(LEVEL_ERROR, "an event loop stands still", log_duration("since", STUCK));
+    server->stuck = !healthy;
     if (server->stop != STOP_NONE)
         systemd_notify("EXTEND_TIMEOUT_USEC=%d", EXTEND);
     notify(server, "");
