@@ -113,8 +113,7 @@ static void put_status(struct head *head, unsigned status)
     PUT(head, "\r\n");
 }
 
-void http_reply_send(struct http_reply *reply, enum http_connection connection, bool head_only,
-                     struct output *out)
+void http_reply_send(struct http_reply *reply, enum http_connection connection, bool head_only, struct output *out)
 {
     struct head head;
     head.len = 0;

@@ -35,7 +35,6 @@ const char *http_phrase(unsigned status);
 enum http_connection { HTTP_CONNECTION_SILENT, HTTP_CONNECTION_CLOSE, HTTP_CONNECTION_KEEP_ALIVE };
 
 /* Queues head and body, without the body (but with its length) in answer to HEAD, and frees what the reply owns. */
-void http_reply_send(struct http_reply *reply, enum http_connection connection, bool head_only,
-                     struct output *out);
+void http_reply_send(struct http_reply *reply, enum http_connection connection, bool head_only, struct output *out);
 
 #endif
