@@ -19,9 +19,12 @@
  * How bytes move. What a socket has is received straight into the pool's one input buffer, and output is sent at once.
  * Only what the socket does not take gets a bufferevent, which holds it, waits and sends, and goes when it is empty. A
  * bufferevent for reading too would cost one more system call a read (FIONREAD) and read 4096 bytes at most, and one
- * that only waits would be most of the memory of an idle connection, which so holds no buffer at all.
+ * that only waits would be most of the memory of an idle connection, which so holds no buffer at all. What a handler
+ * that reflects would send back goes through the relay, uncopied, when much comes at once.
  */
 #define INPUT_SIZE   65536   /* what one call of input() sees at most */
+#define BULK_BEGINS  32768   /* bytes at once from which a stream is bulk: the relay pays */
+#define BULK_ENDS    16384   /* bytes at once below which it is not any more */
 #define FLUSH_TOTAL  600000  /* ms in which the peer must take what is left when the handler has finished */
 #define LINGER_QUIET 5000    /* ms without a byte from the peer, after we closed our side */
 #define LINGER_DRAIN 1000    /* the same while the server stops */
@@ -50,7 +53,8 @@ struct connection {
     uint64_t delivered_was;       /* bytes that had arrived when the idle deadline came last */
     uint64_t timeout_wish;        /* ms; what the handler asked for, while its time stands still */
     enum phase phase;
-    bool eof; /* the peer sends no more */
+    bool eof;  /* the peer sends no more */
+    bool bulk; /* goes through the relay: the handler reflects, and much came at once */
     alignas(max_align_t) char state[];
 };
 
@@ -327,12 +331,72 @@ static void conn_no_input(struct connection *c, ssize_t n)
     conn_eof(c);
 }
 
+/* Queues what the relay could not give to the socket. False when that cannot be. */
+static bool conn_queue_rest(struct connection *c)
+{
+    struct conn_pool *pool = c->pool;
+    while (pool->relay.held > 0) {
+        ssize_t n = relay_rest(&pool->relay, pool->input, INPUT_SIZE);
+        if (n <= 0)
+            return false;
+        output_borrow(&pool->output, pool->input, (size_t)n);
+        bool queued = conn_queue(c, &pool->output, 0);
+        output_reset(&pool->output);
+        if (!queued)
+            return false;
+    }
+    return true;
+}
+
+/* The connection ends while the relay holds what it could not give. */
+static void conn_end_relayed(struct connection *c, enum conn_reason reason)
+{
+    struct conn_pool *pool = c->pool;
+    while (pool->relay.held > 0 && relay_rest(&pool->relay, pool->input, INPUT_SIZE) > 0)
+        ;
+    conn_end(c, reason);
+}
+
+/* Does for a handler that reflects what input() and the flush would, with the same ends. */
+static void conn_relay(struct connection *c)
+{
+    struct relay *relay = &c->pool->relay;
+    struct conn_metrics *metrics = c->settings->metrics;
+    ssize_t n = relay_take(relay, conn_fd(c));
+    c->face.now = deadline_now();
+    c->bulk = n >= BULK_ENDS;
+    if (n < 0 && errno == EINVAL)
+        return; /* not here: the next turn goes the usual way */
+    if (n <= 0) {
+        conn_no_input(c, n);
+        return;
+    }
+    c->bytes_in += (size_t)n;
+    counter_add(&metrics->bytes_in, (size_t)n);
+    if (relay_give(relay, conn_fd(c)) < 0) {
+        conn_end_relayed(c, CONN_RESET);
+        return;
+    }
+    c->bytes_out += (size_t)n;
+    counter_add(&metrics->bytes_out, (size_t)n);
+    if (!conn_queue_rest(c)) {
+        conn_end_relayed(c, CONN_ERROR);
+        return;
+    }
+    conn_touch(c, c->settings->idle_timeout);
+    conn_act(c, HANDLER_MORE, CONN_ERROR);
+}
+
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
     struct connection *c = arg;
+    (void)what;
+    if (c->bulk && c->phase == PHASE_OPEN) {
+        conn_relay(c);
+        return;
+    }
     size_t shown = c->phase == PHASE_OPEN ? conn_show(c) : 0;
     ssize_t n = recv(fd, c->pool->input + shown, INPUT_SIZE - shown, MSG_DONTWAIT);
-    (void)what;
     c->face.now = deadline_now();
     if (n <= 0) {
         conn_no_input(c, n);
@@ -340,6 +404,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     }
     c->bytes_in += (size_t)n;
     counter_add(&c->settings->metrics->bytes_in, (size_t)n);
+    c->bulk = n >= BULK_BEGINS && c->settings->handler->reflects;
     conn_touch(c, conn_quiet(c, true));
     if (c->phase == PHASE_OPEN)
         conn_feed(c, shown + (size_t)n);
@@ -406,7 +471,7 @@ int conn_pool_init(struct conn_pool *pool, struct event_base *base)
     *pool = (struct conn_pool){ .base = base };
     pool->input = malloc(INPUT_SIZE);
     if (pool->input == NULL || output_init(&pool->output) < 0 || deadlines_init(&pool->idle, base, on_idle) < 0 ||
-        deadlines_init(&pool->timeout, base, on_timeout) < 0)
+        deadlines_init(&pool->timeout, base, on_timeout) < 0 || relay_open(&pool->relay) < 0)
         return -1;
     return 0;
 }
@@ -493,6 +558,7 @@ void conn_pool_free(struct conn_pool *pool)
     deadlines_free(&pool->idle);
     deadlines_free(&pool->timeout);
     output_free(&pool->output);
+    relay_close(&pool->relay);
     free(pool->input);
     pool->input = NULL;
 }

@@ -10,6 +10,7 @@
 #include "deadline.h"
 #include "handler.h"
 #include "metrics.h"
+#include "relay.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -58,6 +59,7 @@ struct conn_pool {
     struct deadlines idle, timeout;
     struct output output; /* of the hook that runs */
     char *input;          /* of the hook that runs */
+    struct relay relay;
     struct connection *first;
     size_t count;
 };

@@ -57,6 +57,7 @@ struct handler {
     const struct option_row *options; /* keys that a section naming this handler may hold; NULL: none */
     size_t settings_size;             /* the struct filled from them */
     size_t state_size;                /* zeroed bytes a connection */
+    bool reflects; /* input() returns every byte as it came, and nothing else: the core may do so without calling it */
 
     /* Once a listener section, before anything is served. 0 and *shared, or -1 and a sentence in err. */
     int (*start)(const void *settings, void **shared, char *err, size_t errlen);

@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #define DESCRIPTORS_SPARE  64           /* beside one a connection and one a listening socket, */
-#define DESCRIPTORS_WORKER 4            /* and these for the event loop of each worker */
+#define DESCRIPTORS_WORKER 6            /* and these for the event loop and the relay of each worker */
 #define MILLISECOND        1000000LL    /* ns */
 #define STUCK              5000000000LL /* ns without a sign of life after which a loop stands still */
 #define TICK               1000         /* ms between two looks at what the service manager should know, at most */

@@ -21,6 +21,7 @@ static enum handler_next echo_drain(struct conn *conn, void *state, struct outpu
 
 const struct handler echo_handler = {
     .name = "echo",
+    .reflects = true,
     .input = echo_input,
     .drain = echo_drain,
 };

@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -769,6 +770,104 @@ START_TEST(test_half_close_while_paused)
 }
 END_TEST
 
+/* --- The relay ------------------------------------------------------------------------------------------------------- */
+
+static bool no_pipe;
+static struct rlimit descriptors;
+
+/* A peer that says much at once. */
+static void join_bulk(struct peer *peer)
+{
+    int size = 1 << 17;
+    join(peer);
+    if (no_pipe) { /* and none can be opened */
+        relay_close(&pool.relay);
+        setrlimit(RLIMIT_NOFILE, &(const struct rlimit){ .rlim_max = descriptors.rlim_max });
+    }
+    setsockopt(peer->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    fill_stream();
+}
+
+/* Talks as above to a handler that reflects, whose input() then need not be called. Returns what input() took. */
+static size_t reflect_stream(const struct handler *reflecting)
+{
+    struct peer peer;
+    setup(reflecting);
+    join_bulk(&peer);
+    for (int i = 0; i < 1000; i++) {
+        say_pattern(&peer, sizeof stream);
+        turn(NULL);
+    }
+    ck_assert_uint_lt(counter_read(&metrics.bytes_in), CONN_BOUND);
+    for (int i = 0; i < TURNS && !peer.ended; i++) {
+        say_pattern(&peer, sizeof stream);
+        if (peer.sent == sizeof stream)
+            shutdown(peer.fd, SHUT_WR);
+        turn(NULL);
+        hear_some(&peer, 50021, true);
+        ck_assert_uint_lt(counter_read(&metrics.bytes_in) - peer.got, CONN_BOUND);
+    }
+    ck_assert_uint_eq(peer.got, sizeof stream);
+    ck_assert_uint_eq(counter_read(&metrics.bytes_in), sizeof stream);
+    ck_assert_uint_eq(counter_read(&metrics.bytes_out), sizeof stream);
+    ck_assert_int_eq(ended, 1);
+    leave(&peer);
+    teardown();
+    return told.taken;
+}
+
+START_TEST(test_relay)
+{
+    struct handler reflecting = obedient;
+    reflecting.reflects = true;
+    ck_assert_uint_lt(reflect_stream(&reflecting), sizeof stream / 2);
+    ck_assert_str_eq(trace, "open eof close ");
+}
+END_TEST
+
+/* Where there can be no pipe, it goes the usual way. */
+START_TEST(test_relay_without_pipe)
+{
+    struct handler reflecting = obedient;
+    reflecting.reflects = true;
+    no_pipe = true;
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &descriptors), 0);
+    ck_assert_uint_eq(reflect_stream(&reflecting), sizeof stream);
+    setrlimit(RLIMIT_NOFILE, &descriptors);
+}
+END_TEST
+
+/* The peer goes while the relay holds what it said: none of that reaches the next connection. */
+START_TEST(test_relay_reset)
+{
+    struct handler reflecting = obedient;
+    struct peer peer;
+    reflecting.reflects = true;
+    setup(&reflecting);
+    for (int round = 1; round <= 3; round++) {
+        join_bulk(&peer);
+        say_pattern(&peer, 65536); /* is bulk, so that more goes through the relay, */
+        for (int i = 0; i < TURNS && peer.got < 65536; i++) {
+            turn(NULL);
+            hear_some(&peer, 65536, true);
+        }
+        say_pattern(&peer, 100000);
+        leave(&peer); /* which cannot give it any more */
+        until(NULL, ended == round);
+    }
+    ck_assert_uint_eq(counter_read(&metrics.closed[CONN_RESET]), 3);
+    join_bulk(&peer);
+    for (int i = 0; i < TURNS && peer.got < sizeof stream; i++) {
+        say_pattern(&peer, sizeof stream);
+        turn(NULL);
+        hear_some(&peer, 65536, true);
+    }
+    ck_assert_uint_eq(peer.got, sizeof stream);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
 /* Bytes that the handler left unread when it was paused are shown again once the output is out, with nothing new. */
 START_TEST(test_unread_while_paused)
 {
@@ -1260,9 +1359,9 @@ UNIT_MAIN("conn", test_order_of_hooks, test_what_a_hook_sees, test_defaults, tes
           test_finish_sends_everything, test_finish_while_the_peer_sends, test_finish_at_once, test_abort,
           test_abort_at_once, test_reset, test_reset_while_paused, test_reset_while_flushing,
           test_unread_is_shown_again, test_connections_do_not_mix, test_unread_limit, test_unread_up_to_the_limit,
-          test_enough_output, test_pause, test_half_close_while_paused, test_unread_while_paused,
-          test_pause_from_the_beginning, test_eof_once, test_timeout, test_timeout_is_absolute, test_timeout_set_anew,
-          test_timeout_again, test_no_timeout_behind_finish, test_idle, test_not_idle, test_slow_reader,
-          test_quiet_linger, test_loud_linger, test_drain, test_drain_finishes, test_drain_aborts,
-          test_drain_behind_the_end, test_abort_of_a_pool, test_many_come_and_go, test_reasons,
+          test_enough_output, test_pause, test_half_close_while_paused, test_relay, test_relay_without_pipe,
+          test_relay_reset, test_unread_while_paused, test_pause_from_the_beginning, test_eof_once, test_timeout,
+          test_timeout_is_absolute, test_timeout_set_anew, test_timeout_again, test_no_timeout_behind_finish, test_idle,
+          test_not_idle, test_slow_reader, test_quiet_linger, test_loud_linger, test_drain, test_drain_finishes,
+          test_drain_aborts, test_drain_behind_the_end, test_abort_of_a_pool, test_many_come_and_go, test_reasons,
           test_bytes_that_were_sent)
