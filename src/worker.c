@@ -184,6 +184,7 @@ static void *worker_run(void *arg)
         worker->failed = event_base_loop(worker->base, EVLOOP_ONCE) < 0;
     if (worker->failed)
         log_event(LEVEL_ERROR, "event loop failed", log_errno(errno));
+    atomic_store(&worker->beaten, INT64_MAX); /* a loop that has ended does not stand still */
     worker->ended(worker->ended_arg);
     return NULL;
 }

@@ -44,7 +44,7 @@ struct access *worker_access(struct worker *worker);
 
 const struct worker_metrics *worker_metrics(const struct worker *worker);
 
-/* CLOCK_MONOTONIC nanoseconds of the last sign of life. */
+/* CLOCK_MONOTONIC nanoseconds of the last sign of life; INT64_MAX: the loop has ended. */
 int64_t worker_beat(const struct worker *worker);
 
 /*
