@@ -205,6 +205,8 @@ struct listener *listener_new(int fd, bool inherited)
     }
     listener->fd = fd;
     listener->inherited = inherited;
+    if (inherited)
+        set_flag(fd, IPPROTO_TCP, TCP_NODELAY); /* as our own have it; a unix socket knows no delay */
     return listener;
 }
 
