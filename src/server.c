@@ -357,15 +357,23 @@ static void free_unused(struct server *server)
     pthread_mutex_unlock(&server->lock);
 }
 
+/* The newest generation serves, or the one before serves on; then comes what was asked for meanwhile. */
+static void go_on(struct server *server)
+{
+    server->change = CHANGE_NONE;
+    if (server->stop != STOP_NONE)
+        return;
+    notify(server, "READY=1\n");
+    if (server->change_again)
+        start_change(server);
+}
+
 static void end_change(struct server *server, uint64_t *count)
 {
     pthread_mutex_lock(&server->lock);
     ++*count;
     pthread_mutex_unlock(&server->lock);
-    server->change = CHANGE_NONE;
-    notify(server, "READY=1\n");
-    if (server->change_again)
-        start_change(server);
+    go_on(server);
 }
 
 static void fail_change(struct server *server, const char *error)
@@ -377,13 +385,12 @@ static void fail_change(struct server *server, const char *error)
 /* Every worker serves the newest generation. */
 static void on_taken(struct server *server)
 {
-    server->change = CHANGE_NONE;
     if (!server->started) {
         server->started = true;
         log_event(LEVEL_NOTICE, "ready", log_number("listeners", server->generations->socket_count),
                   log_number("threads", server->worker_count));
         atomic_store(&server->ready, server->stop == STOP_NONE);
-        notify(server, "READY=1\n");
+        go_on(server);
         return;
     }
     log_event(LEVEL_NOTICE, "reloaded", log_number("listeners", server->generations->socket_count));
