@@ -576,17 +576,30 @@ static int server_init(struct server *server, const struct server_settings *sett
     return 0;
 }
 
-/* Joins the workers that run, and frees. 0, or -1 when one of them had failed. */
-static int server_free(struct server *server)
+static void log_stopped(const struct server *server, int result)
 {
-    int result = 0;
+    if (result == 0)
+        log_event(LEVEL_NOTICE, "stopped", log_number("threads", server->worker_count));
+}
+
+/* Ends the process under the thread that loads, which cannot be broken off and uses what would be freed. */
+static void leave(const struct server *server, int result)
+{
+    log_stopped(server, result);
+    _exit(result == 0 ? 0 : 1);
+}
+
+/* Joins the workers that run, and frees. result, or -1 when one of them had failed. */
+static int server_free(struct server *server, int result)
+{
     for (size_t i = 0; i < server->running; i++)
         worker_abort(server->workers[i]);
     for (size_t i = 0; i < server->running; i++)
         if (worker_join(server->workers[i]) < 0)
             result = -1;
-    if (server->loader.running)
-        config_free(loader_finish(&server->loader));
+    if (server->loader.running && !atomic_load(&server->loaded))
+        leave(server, result); /* a name is being resolved, which nobody waits for */
+    config_free(loader_finish(&server->loader));
     for (struct generation *next; server->generations != NULL; server->generations = next) {
         next = server->generations->before;
         generation_free(server->generations);
@@ -635,11 +648,7 @@ int server_run(struct config *config, config_loader *load, void *load_arg)
     admission_init(&server.admission);
     pthread_mutex_init(&server.lock, NULL);
     server.loader = (struct loader){ .load = load, .load_arg = load_arg, .done = tell_loaded, .done_arg = &server };
-    int result = server_serve(&server, config);
-    size_t threads = server.worker_count;
-    if (server_free(&server) < 0)
-        result = -1;
-    if (result == 0)
-        log_event(LEVEL_NOTICE, "stopped", log_number("threads", threads));
+    int result = server_free(&server, server_serve(&server, config));
+    log_stopped(&server, result);
     return result;
 }
