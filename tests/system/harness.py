@@ -5,6 +5,7 @@
 
 The keywords are the sections of the INI file: "server", and one for each listener ("echo" and "web" when none is
 named).  A listener binds 127.0.0.1:0 and its real port is read from the log, so any number of tests run side by side.
+The names "web" and "admin" stand for the handlers greeting and admin, any other for echo.
 Nothing here sleeps: a test waits for bytes, for a log line or for a descriptor, always with a deadline.
 
 Leaving the block closes the sockets made by connect(), stops the daemon with SIGTERM, and asserts exit status 0 and a
@@ -15,6 +16,8 @@ Environment: ECHOD, the binary (top_builddir/echod); ECHOD_WRAPPER, words in fro
 """
 
 import collections
+import contextlib
+import ctypes
 import json
 import os
 import re
@@ -25,9 +28,11 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
+import unittest
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BINARY = os.path.abspath(os.environ.get('ECHOD', os.path.join(os.environ.get('top_builddir', '.'), 'echod')))
@@ -46,8 +51,11 @@ def instrumented():
 
 # Configuration and one-shot runs
 
+HANDLERS = {'web': 'greeting', 'admin': 'admin'}
+
+
 def ini(**sections):
-    """The INI text of SECTIONS; "web" is a greeting listener, any other name an echo listener."""
+    """The INI text of SECTIONS; their names choose the handlers, as above."""
     if not sections.keys() - {'server'}:
         sections.update(echo={}, web={})
     text = []
@@ -56,7 +64,7 @@ def ini(**sections):
             text.append('[server]')
         else:
             text.append(f'[listener {name}]')
-            keys = {'address': '127.0.0.1:0', 'handler': 'greeting' if name == 'web' else 'echo'} | keys
+            keys = {'address': '127.0.0.1:0', 'handler': HANDLERS.get(name, 'echo')} | keys
         text += [f'{key} = {value}' for key, value in keys.items()]
     return '\n'.join(text) + '\n'
 
@@ -109,13 +117,42 @@ def matches(line, what, fields):
     return all(str(line.fields.get(key)) == str(value) for key, value in fields.items())
 
 
-class Echod:
-    """One running daemon."""
+# Hands over sockets as systemd does: as descriptors from 3 on, told by the environment (sd_listen_fds(3)).
+ACTIVATE = """
+import fcntl, os, sys
+count = int(os.environ['LISTEN_FDS'])
+for to, fd in enumerate([fcntl.fcntl(int(fd), fcntl.F_DUPFD, 100) for fd in sys.argv[1:1 + count]], 3):
+    os.dup2(fd, to)
+os.closerange(3 + count, 200)
+os.environ['LISTEN_PID'] = str(os.getpid())
+os.execvp(sys.argv[1 + count], sys.argv[1 + count:])
+"""
 
-    def __init__(self, nofile=None, **sections):
-        sections['server'] = {'log_level': 'debug'} | sections.get('server', {})
-        self.text = ini(**sections)
-        self.nofile = nofile            # RLIMIT_NOFILE, or None
+
+def activation(activated):
+    """The words in front of the command, and the options of Popen, that hand over ACTIVATED: pairs of name, socket."""
+    fds = [sock.fileno() for _, sock in activated]
+    names = dict(LISTEN_FDS=str(len(fds)), LISTEN_FDNAMES=':'.join(name for name, _ in activated))
+    return [sys.executable, '-c', ACTIVATE, *map(str, fds)], dict(env=os.environ | names, pass_fds=fds)
+
+
+class Echod:
+    """One running daemon.
+
+    NOFILE is its RLIMIT_NOFILE; ENVIRONMENT is added to ours; ACTIVATED are pairs of a name and a listening socket that
+    are handed over as by systemd; WATCHDOG are the microseconds of WATCHDOG_USEC; NOTIFIED: what sd_notify(3) tells is
+    kept, for wait_told().
+    """
+
+    def __init__(self, nofile=None, environment=None, activated=(), watchdog=None, notified=False, setup=None,
+                 **sections):
+        self.text = self.configuration(sections)
+        self.nofile, self.setup = nofile, setup
+        self.environment, self.activated = environment or {}, activated
+        if watchdog:
+            self.environment['WATCHDOG_USEC'] = str(watchdog)
+        self.notified = notified or bool(watchdog)
+        self.told = []                  # what sd_notify(3) told, one dict a message; guarded by news
         self.sockets = []               # to be closed before the daemon is stopped
         self.probe = None
         self.lines = []                 # guarded by news, like ended
@@ -127,11 +164,14 @@ class Echod:
 
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory(prefix='echod-test-')
-        path = self.path('echod.ini')
-        with open(path, 'w', encoding='utf-8') as file:
-            file.write(self.text.replace('@FOLDER@', self.folder.name))
-        self.process = subprocess.Popen([*COMMAND, '-c', path], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.PIPE, preexec_fn=self.limit if self.nofile else None)
+        self.write_ini(self.text)
+        words, options = activation(self.activated) if self.activated else ([], dict(env=dict(os.environ)))
+        options['env'] |= self.environment
+        if self.notified:
+            self.listen_to_notices(options['env'])
+        self.process = subprocess.Popen([*words, *COMMAND, '-c', self.path('echod.ini')], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=self.prepare,
+                                        **options)
         self.reader = threading.Thread(target=self.read_stderr)
         self.reader.start()
         try:
@@ -159,10 +199,18 @@ class Echod:
             self.process.kill()
         self.process.wait()
         self.reader.join()
+        if self.notified:
+            self.notices.shutdown(socket.SHUT_RD)
+            self.listener.join()
+            self.notices.close()
         self.folder.cleanup()
 
-    def limit(self):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (self.nofile, self.nofile))
+    def prepare(self):
+        """In the child, before it becomes echod."""
+        if self.nofile:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.nofile, self.nofile))
+        if self.setup:
+            self.setup()
 
     def path(self, name):
         """A path in the daemon's own folder; in the configuration it is written @FOLDER@/NAME."""
@@ -187,6 +235,65 @@ class Echod:
             sock.close()
         self.kill(number)
         self.wait(status)
+
+    # Configuration
+
+    @staticmethod
+    def configuration(sections):
+        """SECTIONS as keywords, or a text as it is."""
+        if isinstance(sections, str):
+            return sections
+        return ini(**sections | {'server': {'log_level': 'debug'} | sections.get('server', {})})
+
+    def write_ini(self, text):
+        with open(self.path('echod.ini'), 'w', encoding='utf-8') as file:
+            file.write(text.replace('@FOLDER@', self.folder.name))
+
+    def reload(self, text=None, **sections):
+        """Reloads with another file, unless none is given, and waits until it is in force."""
+        if text or sections:
+            self.write_ini(self.configuration(text or sections))
+        before = len(self.log_lines('reloaded'))
+        self.kill(signal.SIGHUP)
+        self.wait_log('reloaded', before + 1)
+
+    def reload_fails(self, pattern, text=None, **sections):
+        """Reloads with a file that is wrong; the log must say so."""
+        if text or sections:
+            self.write_ini(self.configuration(text or sections))
+        before = len(self.log_lines('reload failed'))
+        self.expect_log('reload failed')
+        self.kill(signal.SIGHUP)
+        line = self.wait_log('reload failed', before + 1)
+        if not re.search(pattern, line.fields['error']):
+            raise AssertionError(f'{line.raw}\n has no {pattern}')
+
+    # What sd_notify(3) tells
+
+    def listen_to_notices(self, environment):
+        self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notices.bind(self.path('notify'))
+        environment['NOTIFY_SOCKET'] = self.path('notify')
+        self.listener = threading.Thread(target=self.read_notices)
+        self.listener.start()
+
+    def read_notices(self):
+        while message := self.notices.recv(4096):
+            fields = dict(line.split('=', 1) for line in message.decode().splitlines())
+            with self.news:
+                self.told.append(fields | {'at': time.monotonic()})
+                self.news.notify_all()
+
+    def wait_told(self, since=0, **patterns):
+        """Waits for a message that has these fields, from number SINCE on; gives its number and itself."""
+        end = time.monotonic() + TIMEOUT
+        with self.news:
+            while True:
+                for number, fields in enumerate(self.told[since:], since):
+                    if all(re.fullmatch(pattern, fields.get(key, '')) for key, pattern in patterns.items()):
+                        return number, fields
+                if not self.news.wait(end - time.monotonic()):
+                    raise AssertionError(f'not told: {patterns}, but {self.told[since:]}')
 
     # Log
 
@@ -238,11 +345,15 @@ class Echod:
     # Sockets
 
     def addrs(self, listener):
-        """Each (host, port) that the listener bound."""
+        """Each (host, port), or path of a unix socket, that the listener has bound."""
         found = []
-        for line in self.log_lines('listening', listener=listener):
+        for line in self.log_lines(lambda line: line.message in ('listening', 'listening no more'), listener=listener):
             host, _, port = line.fields['address'].rpartition(':')
-            found.append((host.strip('[]'), int(port)))
+            address = port if host == 'unix' else (host.strip('[]'), int(port))
+            if line.message == 'listening':
+                found.append(address)
+            else:
+                found.remove(address)
         return found
 
     def addr(self, listener):
@@ -265,6 +376,26 @@ class Echod:
         for _ in range(2):
             self.probe.sendall(b'.')
             recv_same(self.probe, b'.', eof=False)
+
+    # The admin listener
+
+    def get(self, target, listener='admin', method='GET'):
+        """One HTTP answer."""
+        with connect(self.addr(listener)) as sock:
+            sock.sendall(f'{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'.encode())
+            answer, = parse_answers(recv_all(sock), [method])
+        return answer
+
+    def metrics(self):
+        return Metrics(self.get('/metrics').body.decode())
+
+    def wait_metrics(self, condition):
+        """Scrapes until the condition holds; gives the last scrape."""
+        end = time.monotonic() + TIMEOUT
+        while not condition(metrics := self.metrics()):
+            if time.monotonic() > end:
+                raise AssertionError(metrics.text + self.log())
+        return metrics
 
     # The process
 
@@ -290,10 +421,12 @@ class Echod:
 def connect(address, buffers=None):
     """BUFFERS bounds the kernel's buffers of this end, which then has the segments of an Ethernet: loopback's 64 KiB
     segments do not fit a small window, and stall for some 200 ms each."""
-    sock = socket.socket(socket.AF_INET6 if ':' in address[0] else socket.AF_INET)
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ':' in address[0] else socket.AF_INET
+    sock = socket.socket(family)
     try:
         sock.settimeout(TIMEOUT)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if buffers:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
@@ -412,3 +545,117 @@ def parse_answers(raw, methods=()):
             raw = raw[length:]
         answers.append(answer)
     return answers
+
+
+# Metrics
+
+SAMPLE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\+Inf|[0-9.e+-]+)')
+LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"(?:,|$)')
+
+
+class Metrics:
+    """One scrape, read strictly: the text format of Prometheus, version 0.0.4.
+
+    m['echod_bytes_sent_total', {'listener': 'echo'}] is the sum of the samples that have these labels.
+    """
+
+    def __init__(self, text):
+        self.text = text
+        self.types = {}
+        self.samples = {}       # (name, frozenset of labels) to value
+        if not text.endswith('\n'):
+            raise AssertionError(f'no newline at the end: {text[-80:]!r}')
+        help_of = family = None
+        for line in text[:-1].split('\n'):
+            if line.startswith('# HELP '):
+                help_of = line.split(' ')[2]
+                self.must(len(line.split(' ')) > 3 and help_of not in self.types, line)
+            elif line.startswith('# TYPE '):
+                _, _, family, kind = line.split(' ')
+                self.must(family == help_of and kind in ('counter', 'gauge', 'histogram'), line)
+                self.types[family] = kind
+            else:
+                self.add(line, family)
+        self.check_histograms()
+
+    def must(self, holds, line):
+        if not holds:
+            raise AssertionError(f'metrics: {line!r} in\n{self.text}')
+
+    def add(self, line, family):
+        match = SAMPLE.fullmatch(line)
+        self.must(match and family, line)
+        name, labels, value = match.groups()
+        pairs = LABEL.findall(labels or '')
+        self.must(''.join(LABEL.sub('', labels or '')) == '' and len(dict(pairs)) == len(pairs), line)
+        suffixes = ('_bucket', '_sum', '_count') if self.types[family] == 'histogram' else ('',)
+        self.must(name in [family + suffix for suffix in suffixes], line)
+        self.must((name, frozenset(pairs)) not in self.samples, line)
+        self.must(self.types[family] != 'counter' or name.endswith('_total'), line)
+        self.samples[name, frozenset(pairs)] = float(value)
+
+    def check_histograms(self):
+        """Buckets grow with their bounds, and the last, +Inf, is the count."""
+        found = {}
+        for (name, labels), value in self.samples.items():
+            if name.endswith('_bucket'):
+                bound = float(dict(labels)['le'].replace('+Inf', 'inf'))
+                rest = frozenset(pair for pair in labels if pair[0] != 'le')
+                found.setdefault((name.removesuffix('_bucket'), rest), []).append((bound, value))
+        for (name, labels), buckets in found.items():
+            self.must(buckets == sorted(buckets) and buckets[-1][0] == float('inf'), name)
+            self.must([value for _, value in buckets] == sorted(value for _, value in buckets), name)
+            self.must(buckets[-1][1] == self.samples[name + '_count', labels], name)
+            self.must((name + '_sum', labels) in self.samples, name)
+
+    def __getitem__(self, key):
+        name, labels = key if isinstance(key, tuple) else (key, {})
+        return sum(value for (n, pairs), value in self.samples.items() if n == name and labels.items() <= dict(pairs).items())
+
+    def labels(self, name):
+        """The labels of each sample."""
+        return [dict(pairs) for n, pairs in self.samples if n == name]
+
+    def connections(self, **labels):
+        """(accepted, open, closed)"""
+        return tuple(self['echod_connections_' + name, labels] for name in ('accepted_total', 'open', 'closed_total'))
+
+
+# One thread that stands still
+
+PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 17, 0x4206, 0x4207
+EPOLL_WAIT = {'x86_64': ('232', '281'), 'aarch64': ('22',)}.get(os.uname().machine, ())
+
+
+def ptrace(request, tid):
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    if libc.ptrace(request, tid, None, None) != 0:
+        raise OSError(ctypes.get_errno(), 'ptrace')
+
+
+def worker_ids(d):
+    """The threads whose event loop waits, but the main one."""
+    found = []
+    for tid in os.listdir(f'/proc/{d.process.pid}/task'):
+        if int(tid) != d.process.pid and d.proc(f'task/{tid}/syscall').split()[0] in EPOLL_WAIT:
+            found.append(int(tid))
+    return sorted(found)
+
+
+@contextlib.contextmanager
+def stopped_worker(d):
+    """Stops one worker inside the block, as a debugger does.  Skips where that cannot be."""
+    workers = worker_ids(d) if 'valgrind' not in COMMAND[0] else []
+    if not workers:
+        raise unittest.SkipTest('no worker can be stopped here')
+    try:
+        ptrace(PTRACE_SEIZE, workers[-1])
+    except OSError as error:
+        raise unittest.SkipTest(f'no ptrace: {error}') from error
+    try:
+        ptrace(PTRACE_INTERRUPT, workers[-1])
+        os.waitpid(workers[-1], 0x40000000)     # __WALL
+        yield workers[-1]
+    finally:
+        ptrace(PTRACE_DETACH, workers[-1])
