@@ -36,7 +36,6 @@ struct loading {
 
 static const char *const verify_words[] = { "off", "optional", "required", NULL };
 static const char *const version_words[] = { "1.2", "1.3", NULL };
-static const char *const switch_words[] = { "off", "on", NULL };
 
 /* The ciphers of TLS 1.2 are those with forward secrecy and authenticated encryption (RFC 9325 section 4.2). */
 const struct option_row tls_options[] = {
@@ -45,14 +44,13 @@ const struct option_row tls_options[] = {
     TEXT_ROW("tls_key", struct tls_settings, keys, "", 0, LIST_MAX - 1, "PEM files of their keys, in the same order"),
     TEXT_ROW("tls_client_ca", struct tls_settings, client_ca, "", 0, LIST_MAX - 1,
              "PEM file of the authorities that sign certificates of clients"),
-    WORD_ROW("tls_verify", struct tls_settings, verify, "off", verify_words, "whether clients must show a certificate"),
+    WORD_ROW("tls_verify", struct tls_settings, verify, "off", verify_words, "whether clients show a certificate"),
     WORD_ROW("tls_min_version", struct tls_settings, min_version, "1.2", version_words,
              "the oldest TLS that is spoken"),
     TEXT_ROW("tls_ciphers", struct tls_settings, ciphers, "ECDHE+AESGCM:ECDHE+CHACHA20", 1, LIST_MAX - 1,
              "ciphers of TLS 1.2, as openssl-ciphers(1) writes them"),
     TEXT_ROW("tls_ciphersuites", struct tls_settings, ciphersuites, "", 0, LIST_MAX - 1,
              "cipher suites of TLS 1.3; empty: those of OpenSSL"),
-    WORD_ROW("tls_ktls", struct tls_settings, ktls, "off", switch_words, "whether the kernel encrypts where it can"),
     { 0 },
 };
 
@@ -115,7 +113,7 @@ static int fail_file(const struct loading *l, const char *key, const char *path,
 
 /* --- Lists: files and ciphers */
 
-/* Copies the next word of a list, without blanks around it. Returns what is behind it; NULL at the end of the list. */
+/* Copies the next word of a list, without blanks around it. Returns what is behind it; NULL at the end. */
 static const char *next_word(const char *list, const char *separators, char *word, size_t size)
 {
     list += strspn(list, " \t");
@@ -145,7 +143,7 @@ static int split_files(const struct loading *l, const char *key, const char *lis
 
 typedef int set_list(SSL_CTX *, const char *);
 
-/* OpenSSL skips a name that it does not know, so each is tried alone; words that take away or sort may find nothing. */
+/* OpenSSL skips a name that it does not know, so each is tried alone; one that takes away may find nothing. */
 static int set_ciphers(const struct loading *l, SSL_CTX *context, const char *key, const char *list, set_list *set)
 {
     char word[LIST_MAX];
@@ -161,7 +159,7 @@ static int set_ciphers(const struct loading *l, SSL_CTX *context, const char *ke
 
 /* --- What a connection asks for while it shakes hands */
 
-/* The certificate that has this name; one that spells it out goes before one with a wildcard (RFC 6125 section 6.4). */
+/* The certificate of this name; one that spells it out goes before one with a wildcard (RFC 6125 section 6.4). */
 static SSL_CTX *find_context(const struct tls *tls, const char *name)
 {
     static const unsigned ways[] = { X509_CHECK_FLAG_NO_WILDCARDS, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS };
@@ -186,7 +184,7 @@ static int on_server_name(SSL *ssl, int *alert, void *arg)
     return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-/* Agrees on our one protocol; who offers others alone gets the alert no_application_protocol (RFC 7301 section 3.2). */
+/* Agrees on our one protocol; who offers only others gets no_application_protocol (RFC 7301 section 3.2). */
 static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, const unsigned char *in, unsigned inlen,
                    void *arg)
 {
@@ -278,13 +276,7 @@ static void set_fixed(SSL_CTX *context, const struct tls_settings *settings)
     SSL_CTX_set_min_proto_version(context, settings->min_version == TLS_VERSION_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION);
     SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE |
                                      SSL_OP_PRIORITIZE_CHACHA);
-#ifdef SSL_OP_ENABLE_KTLS
-    if (settings->ktls)
-        SSL_CTX_set_options(context, SSL_OP_ENABLE_KTLS);
-#endif
-    /* what the socket has taken counts; the rest is tried again from where it lies then; idle costs no buffers */
-    SSL_CTX_set_mode(context,
-                     SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);         /* an idle connection holds none */
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF); /* tickets need none */
 }
 
@@ -464,14 +456,12 @@ time_t tls_expiry(const struct tls *tls)
     return tls->expiry;
 }
 
-SSL *tls_accept(const struct tls *tls, int fd)
+SSL *tls_accept(const struct tls *tls)
 {
     SSL *ssl = SSL_new(tls->contexts[0]);
-    if (ssl == NULL || SSL_set_fd(ssl, fd) != 1) {
-        SSL_free(ssl);
+    if (ssl != NULL)
+        SSL_set_accept_state(ssl);
+    else
         ERR_clear_error();
-        return NULL;
-    }
-    SSL_set_accept_state(ssl);
     return ssl;
 }

@@ -30,7 +30,6 @@ struct tls_settings {
     unsigned min_version;     /* enum tls_version */
     const char *ciphers;      /* of TLS 1.2, as openssl-ciphers(1) says */
     const char *ciphersuites; /* of TLS 1.3; empty: OpenSSL's */
-    unsigned ktls;            /* 1: the kernel encrypts where it can */
 };
 
 extern const struct option_row tls_options[];
@@ -41,7 +40,7 @@ struct tls;
 typedef void tls_warn(void *arg, const char *sentence);
 
 /*
- * Loads the files. name tells the listener's sessions from others'; alpn is the one protocol to agree on (RFC 7301), or
+ * Loads the files. name tells the listener's sessions from others'; alpn is the one protocol to agree on (RFC 7301),
  * NULL for none. 0 and *tls, which is NULL when the settings want no TLS; or -1 and a sentence in err. Sentences begin
  * with the key at fault and a colon.
  */
@@ -60,8 +59,8 @@ int tls_keep_tickets(struct tls *tls, const struct tls *old);
 /* When the first of all certificates expires, chains included. */
 time_t tls_expiry(const struct tls *tls);
 
-/* The server's side of one connection, on a non-blocking socket that stays the caller's. NULL when memory ran out. */
-SSL *tls_accept(const struct tls *tls, int fd);
+/* The server's side of one connection, without any BIO yet; see record.h. NULL when memory ran out. */
+SSL *tls_accept(const struct tls *tls);
 
 /*
  * Writes why the last call on ssl in this thread failed, and empties OpenSSL's queue of errors, of which a thread has

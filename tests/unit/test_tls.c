@@ -1,5 +1,6 @@
 #include "tls.h"
 
+#include "pki.h"
 #include "unit.h"
 
 #include <errno.h>
@@ -14,99 +15,6 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#define DAY 86400L
-
-/* --- Certificates, in files that exist as long as the test's process */
-
-struct identity {
-    X509 *certificate;
-    EVP_PKEY *key;
-    char certificate_file[32], key_file[32];
-};
-
-static void put_file(char path[32], void (*write)(FILE *, const void *), const void *what)
-{
-    int fd = memfd_create("pem", 0);
-    ck_assert_int_ge(fd, 0);
-    FILE *f = fdopen(dup(fd), "w");
-    write(f, what);
-    fclose(f);
-    snprintf(path, 32, "/proc/self/fd/%d", fd);
-}
-
-static void write_text(FILE *f, const void *text)
-{
-    fputs(text, f);
-}
-
-static void write_certificate(FILE *f, const void *certificate)
-{
-    ck_assert_int_eq(PEM_write_X509(f, certificate), 1);
-}
-
-static void write_key(FILE *f, const void *key)
-{
-    ck_assert_int_eq(PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL), 1);
-}
-
-static void write_encrypted(FILE *f, const void *key)
-{
-    ck_assert_int_eq(PEM_write_PrivateKey(f, key, EVP_aes_256_cbc(), (const unsigned char *)"secret", 6, NULL, NULL),
-                     1);
-}
-
-/* A certificate and then that of who signed it. */
-static void write_chain(FILE *f, const void *chain)
-{
-    for (X509 *const *one = chain; *one != NULL; one++)
-        write_certificate(f, *one);
-}
-
-static void add_extension(X509 *certificate, X509 *issuer, int nid, const char *value)
-{
-    X509V3_CTX context;
-    X509V3_set_ctx(&context, issuer, certificate, NULL, NULL, 0);
-    X509_EXTENSION *extension = X509V3_EXT_conf_nid(NULL, &context, nid, value);
-    ck_assert_ptr_nonnull(extension);
-    ck_assert_int_eq(X509_add_ext(certificate, extension, -1), 1);
-    X509_EXTENSION_free(extension);
-}
-
-/* names as in "DNS:a.example,DNS:b.example", or NULL for an authority; valid from and to so many seconds from now. */
-static struct identity issue(const char *names, const struct identity *issuer, EVP_PKEY *key, long from, long to)
-{
-    static long serial;
-    struct identity id = { .certificate = X509_new(), .key = key };
-    X509 *by = issuer != NULL ? issuer->certificate : id.certificate;
-    X509_set_version(id.certificate, 2);
-    ASN1_INTEGER_set(X509_get_serialNumber(id.certificate), ++serial);
-    X509_gmtime_adj(X509_getm_notBefore(id.certificate), from);
-    X509_gmtime_adj(X509_getm_notAfter(id.certificate), to);
-    X509_set_pubkey(id.certificate, key);
-    X509_NAME_add_entry_by_txt(X509_get_subject_name(id.certificate), "CN", MBSTRING_ASC,
-                               (const unsigned char *)(names != NULL ? names : "authority"), -1, -1, 0);
-    X509_set_issuer_name(id.certificate, X509_get_subject_name(by));
-    if (names == NULL)
-        add_extension(id.certificate, by, NID_basic_constraints, "critical,CA:TRUE");
-    else
-        add_extension(id.certificate, by, NID_subject_alt_name, names);
-    ck_assert_int_gt(X509_sign(id.certificate, issuer != NULL ? issuer->key : key, EVP_sha256()), 0);
-    put_file(id.certificate_file, write_certificate, id.certificate);
-    put_file(id.key_file, write_key, key);
-    return id;
-}
-
-static struct identity make(const char *names)
-{
-    return issue(names, NULL, EVP_EC_gen("P-256"), -DAY, 365 * DAY);
-}
-
-static void forget(struct identity *id)
-{
-    X509_free(id->certificate);
-    EVP_PKEY_free(id->key);
-}
 
 /* --- Loading */
 
@@ -219,7 +127,8 @@ static struct pair connect_with(const struct tls *tls, SSL_CTX *context, const c
     struct pair p = { .context = context };
     signal(SIGPIPE, SIG_IGN); /* as the daemon does */
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, p.fds), 0);
-    p.server = tls_accept(tls, p.fds[0]);
+    p.server = tls_accept(tls);
+    SSL_set_fd(p.server, p.fds[0]);
     p.client = SSL_new(context);
     SSL_set_fd(p.client, p.fds[1]);
     SSL_set_connect_state(p.client);
@@ -292,7 +201,7 @@ END_TEST
 
 START_TEST(test_settings_that_need_others)
 {
-    struct identity id = make("DNS:a.example");
+    struct identity id = identity_make("DNS:a.example");
     struct tls_settings settings = defaults();
     settings.keys = id.key_file;
     refused(&settings, "tls_key: needs tls_certificate");
@@ -311,15 +220,15 @@ START_TEST(test_settings_that_need_others)
     settings = settings_of(&id);
     settings.keys = "";
     refused(&settings, "tls_certificate: needs tls_key");
-    forget(&id);
+    identity_free(&id);
 }
 END_TEST
 
 START_TEST(test_files)
 {
-    struct identity id = make("DNS:a.example"), other = make("DNS:b.example");
-    struct identity rsa = issue("DNS:c.example", NULL, EVP_RSA_gen(2048), -DAY, 365 * DAY);
-    struct identity weak = issue("DNS:d.example", NULL, EVP_RSA_gen(1024), -DAY, 365 * DAY);
+    struct identity id = identity_make("DNS:a.example"), other = identity_make("DNS:b.example");
+    struct identity rsa = identity_issue("DNS:c.example", NULL, EVP_RSA_gen(2048), -DAY, 365 * DAY);
+    struct identity weak = identity_issue("DNS:d.example", NULL, EVP_RSA_gen(1024), -DAY, 365 * DAY);
     char garbage[32], encrypted[32];
     put_file(garbage, write_text, "garbage\n");
     put_file(encrypted, write_encrypted, id.key);
@@ -356,13 +265,13 @@ START_TEST(test_files)
     refused(&settings, "tls_client_ca: \"%s\" has no certificate in it", garbage);
     settings = settings_of(&rsa);
     tls_free(load(&settings, NULL));
-    forget(&id), forget(&other), forget(&rsa), forget(&weak);
+    identity_free(&id), identity_free(&other), identity_free(&rsa), identity_free(&weak);
 }
 END_TEST
 
 START_TEST(test_lists)
 {
-    struct identity a = make("DNS:a.example"), b = make("DNS:b.example");
+    struct identity a = identity_make("DNS:a.example"), b = identity_make("DNS:b.example");
     char certificates[2048], keys[2048];
     struct tls_settings settings = defaults();
     settings.certificates = certificates;
@@ -386,13 +295,13 @@ START_TEST(test_lists)
     for (size_t i = 0; i <= TLS_CERTIFICATES; i++)
         snprintf(certificates + 2 * i, 3, "x,");
     refused(&settings, "tls_certificate: more than 32 files");
-    forget(&a), forget(&b);
+    identity_free(&a), identity_free(&b);
 }
 END_TEST
 
 START_TEST(test_ciphers)
 {
-    struct identity id = make("DNS:a.example");
+    struct identity id = identity_make("DNS:a.example");
     struct tls_settings settings = settings_of(&id);
     settings.ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-TYPO";
     refused(&settings, "tls_ciphers: \"ECDHE-TYPO\" names no cipher");
@@ -430,7 +339,7 @@ START_TEST(test_ciphers)
     p = shaken(tls, context, NULL);
     check_refused(&p, "no shared cipher");
     tls_free(tls);
-    forget(&id);
+    identity_free(&id);
 }
 END_TEST
 
@@ -449,7 +358,7 @@ START_TEST(test_versions)
         { TLS_VERSION_1_3, TLS1_2_VERSION, "unsupported protocol" },
         { TLS_VERSION_1_3, TLS1_3_VERSION, NULL },
     };
-    struct identity id = make("DNS:a.example");
+    struct identity id = identity_make("DNS:a.example");
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct tls_settings settings = settings_of(&id);
         settings.min_version = cases[i].min;
@@ -467,7 +376,7 @@ START_TEST(test_versions)
         }
         tls_free(tls);
     }
-    forget(&id);
+    identity_free(&id);
 }
 END_TEST
 
@@ -483,8 +392,8 @@ START_TEST(test_server_names)
         { "c.example", 2 },   { "C.Example", 2 },  { "w.example", 0 }, { "y.x.w.example", 0 }, { "foo.part.test", 0 },
         { "a.example.", 0 },  { "other.test", 0 },
     };
-    struct identity ids[] = { make("DNS:a.example"), make("DNS:*.w.example,DNS:f*.part.test"),
-                              make("DNS:c.example,DNS:b.w.example") };
+    struct identity ids[] = { identity_make("DNS:a.example"), identity_make("DNS:*.w.example,DNS:f*.part.test"),
+                              identity_make("DNS:c.example,DNS:b.w.example") };
     char certificates[128], keys[128];
     struct tls_settings settings = defaults();
     snprintf(certificates, sizeof certificates, "%s,%s,%s", ids[0].certificate_file, ids[1].certificate_file,
@@ -506,18 +415,19 @@ START_TEST(test_server_names)
         }
     tls_free(tls);
     for (int i = 0; i < 3; i++)
-        forget(&ids[i]);
+        identity_free(&ids[i]);
 }
 END_TEST
 
 /* The chain behind the certificate is sent, so that a client that trusts the root alone is content. */
 START_TEST(test_chain)
 {
-    struct identity root = make(NULL), middle = issue(NULL, &root, EVP_EC_gen("P-256"), -DAY, 100 * DAY);
+    struct identity root = identity_make(NULL),
+                    middle = identity_issue(NULL, &root, EVP_EC_gen("P-256"), -DAY, 100 * DAY);
     X509_NAME_add_entry_by_txt(X509_get_subject_name(middle.certificate), "OU", MBSTRING_ASC,
                                (const unsigned char *)"middle", -1, -1, 0);
     X509_sign(middle.certificate, root.key, EVP_sha256());
-    struct identity leaf = issue("DNS:a.example", &middle, EVP_EC_gen("P-256"), -DAY, 365 * DAY);
+    struct identity leaf = identity_issue("DNS:a.example", &middle, EVP_EC_gen("P-256"), -DAY, 365 * DAY);
     put_file(leaf.certificate_file, write_chain, (X509 *[]){ leaf.certificate, middle.certificate, NULL });
     struct tls_settings settings = settings_of(&leaf);
     struct tls *tls = load(&settings, NULL);
@@ -529,7 +439,7 @@ START_TEST(test_chain)
     check_open(&p);
     part(&p);
     tls_free(tls);
-    forget(&root), forget(&middle), forget(&leaf);
+    identity_free(&root), identity_free(&middle), identity_free(&leaf);
 }
 END_TEST
 
@@ -548,9 +458,10 @@ static struct pair connect_as(const struct tls *tls, const struct identity *id, 
 
 START_TEST(test_client_certificates)
 {
-    struct identity server = make("DNS:a.example"), authority = make(NULL), stranger = make("DNS:client");
-    struct identity client = issue("DNS:client", &authority, EVP_EC_gen("P-256"), -DAY, DAY);
-    struct identity late = issue("DNS:client", &authority, EVP_EC_gen("P-256"), -2 * DAY, -DAY);
+    struct identity server = identity_make("DNS:a.example"), authority = identity_make(NULL),
+                    stranger = identity_make("DNS:client");
+    struct identity client = identity_issue("DNS:client", &authority, EVP_EC_gen("P-256"), -DAY, DAY);
+    struct identity late = identity_issue("DNS:client", &authority, EVP_EC_gen("P-256"), -2 * DAY, -DAY);
     static const char *const no_certificate = "peer did not return a certificate";
     static const char *const no_issuer = "certificate verify failed: self-signed certificate";
     static const char *const expired = "certificate verify failed: certificate has expired";
@@ -587,7 +498,8 @@ START_TEST(test_client_certificates)
             }
             tls_free(tls);
         }
-    forget(&server), forget(&authority), forget(&stranger), forget(&client), forget(&late);
+    identity_free(&server), identity_free(&authority), identity_free(&stranger), identity_free(&client),
+        identity_free(&late);
 }
 END_TEST
 
@@ -615,7 +527,7 @@ static void check_agreed(struct pair *p, const char *protocol)
 
 START_TEST(test_alpn)
 {
-    struct identity id = make("DNS:a.example");
+    struct identity id = identity_make("DNS:a.example");
     struct tls_settings settings = settings_of(&id);
     struct tls *http = load(&settings, "http/1.1"), *echo = load(&settings, NULL);
     for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
@@ -638,7 +550,7 @@ START_TEST(test_alpn)
     }
     tls_free(http);
     tls_free(echo);
-    forget(&id);
+    identity_free(&id);
 }
 END_TEST
 
@@ -674,7 +586,7 @@ static bool resumes(const struct tls *tls, int version, SSL_SESSION *session, co
 
 START_TEST(test_resumption)
 {
-    struct identity id = make("DNS:a.example");
+    struct identity id = identity_make("DNS:a.example");
     struct tls_settings settings = settings_of(&id);
     for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
         struct tls *tls = load(&settings, NULL), *again = load(&settings, NULL), *other;
@@ -690,15 +602,15 @@ START_TEST(test_resumption)
         SSL_SESSION_free(session);
         tls_free(tls), tls_free(again), tls_free(other);
     }
-    forget(&id);
+    identity_free(&id);
 }
 END_TEST
 
 /* A ticket is no way around a certificate that has come to be asked for, or other authorities. */
 START_TEST(test_resumption_after_other_authorities)
 {
-    struct identity id = make("DNS:a.example"), one = make(NULL), two = make(NULL);
-    struct identity client = issue("DNS:client", &one, EVP_EC_gen("P-256"), -DAY, DAY);
+    struct identity id = identity_make("DNS:a.example"), one = identity_make(NULL), two = identity_make(NULL);
+    struct identity client = identity_issue("DNS:client", &one, EVP_EC_gen("P-256"), -DAY, DAY);
     struct tls_settings settings = settings_of(&id);
     for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
         settings.verify = TLS_VERIFY_OFF;
@@ -723,14 +635,14 @@ START_TEST(test_resumption_after_other_authorities)
         SSL_SESSION_free(stranger), SSL_SESSION_free(known);
         tls_free(open), tls_free(first), tls_free(same), tls_free(second);
     }
-    forget(&id), forget(&one), forget(&two), forget(&client);
+    identity_free(&id), identity_free(&one), identity_free(&two), identity_free(&client);
 }
 END_TEST
 
 /* Nor from where a certificate was optional to where it is required. */
 START_TEST(test_resumption_without_certificate)
 {
-    struct identity id = make("DNS:a.example"), authority = make(NULL);
+    struct identity id = identity_make("DNS:a.example"), authority = identity_make(NULL);
     struct tls_settings settings = settings_of(&id);
     settings.client_ca = authority.certificate_file;
     for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
@@ -748,7 +660,7 @@ START_TEST(test_resumption_without_certificate)
         SSL_SESSION_free(session);
         tls_free(optional), tls_free(required);
     }
-    forget(&id), forget(&authority);
+    identity_free(&id), identity_free(&authority);
 }
 END_TEST
 
@@ -757,7 +669,7 @@ END_TEST
 /* RFC 5246 section 7.2.2: a client that wants to is told no_renegotiation, and cannot go on. */
 START_TEST(test_no_renegotiation)
 {
-    struct identity id = make("DNS:a.example");
+    struct identity id = identity_make("DNS:a.example");
     struct tls_settings settings = settings_of(&id);
     struct tls *tls = load(&settings, NULL);
     SSL_CTX *context = client_context();
@@ -775,14 +687,14 @@ START_TEST(test_no_renegotiation)
     ck_assert_int_eq(SSL_num_renegotiations(p.server), 0);
     part(&p);
     tls_free(tls);
-    forget(&id);
+    identity_free(&id);
 }
 END_TEST
 
 /* RFC 8446 section 6.1: close_notify closes one direction; what is still to be sent goes out, and then ours. */
 START_TEST(test_half_close)
 {
-    struct identity id = make("DNS:a.example");
+    struct identity id = identity_make("DNS:a.example");
     struct tls_settings settings = settings_of(&id);
     struct tls *tls = load(&settings, NULL);
     for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
@@ -802,7 +714,7 @@ START_TEST(test_half_close)
         part(&p);
     }
     tls_free(tls);
-    forget(&id);
+    identity_free(&id);
 }
 END_TEST
 
@@ -817,7 +729,7 @@ START_TEST(test_reasons)
         { "", "unexpected eof while reading" },
         { "\x16\x03\x01", "unexpected eof while reading" },
     };
-    struct identity id = make("DNS:a.example");
+    struct identity id = identity_make("DNS:a.example");
     struct tls_settings settings = settings_of(&id);
     struct tls *tls = load(&settings, NULL);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -834,14 +746,14 @@ START_TEST(test_reasons)
     ck_assert_str_eq(tls_reason(NULL, ECONNRESET, reason), "Connection reset by peer");
     ck_assert_str_eq(tls_reason(NULL, 0, reason), "the peer hung up");
     tls_free(tls);
-    forget(&id);
+    identity_free(&id);
 }
 END_TEST
 
 /* A reload frees the struct in the middle of a handshake, which still chooses by name. */
 START_TEST(test_free_while_in_use)
 {
-    struct identity a = make("DNS:a.example"), b = make("DNS:b.example");
+    struct identity a = identity_make("DNS:a.example"), b = identity_make("DNS:b.example");
     char certificates[128], keys[128];
     struct tls_settings settings = defaults();
     snprintf(certificates, sizeof certificates, "%s,%s", a.certificate_file, b.certificate_file);
@@ -857,7 +769,7 @@ START_TEST(test_free_while_in_use)
     check_open(&p);
     ck_assert_int_eq(X509_cmp(SSL_get0_peer_certificate(p.client), b.certificate), 0);
     part(&p);
-    forget(&a), forget(&b);
+    identity_free(&a), identity_free(&b);
 }
 END_TEST
 
@@ -872,7 +784,7 @@ START_TEST(test_validity)
         { -5 * DAY, -60, "has expired on" }, { DAY, 365 * DAY, "is not valid before" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct identity id = issue("DNS:a.example", NULL, EVP_EC_gen("P-256"), cases[i].from, cases[i].to);
+        struct identity id = identity_issue("DNS:a.example", NULL, EVP_EC_gen("P-256"), cases[i].from, cases[i].to);
         struct tls_settings settings = settings_of(&id);
         time_t told = time(NULL) + (cases[i].from > 0 ? cases[i].from : cases[i].to);
         struct tls *tls = load(&settings, NULL);
@@ -886,7 +798,7 @@ START_TEST(test_validity)
             ck_assert_str_eq(said[0], sentence);
         }
         tls_free(tls);
-        forget(&id);
+        identity_free(&id);
     }
 }
 END_TEST
