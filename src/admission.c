@@ -12,6 +12,7 @@ const char *const refusal_words[REFUSALS] = {
     [REFUSED_LISTENER] = "listener_max_connections",
     [REFUSED_ADDRESS] = "max_connections_per_address",
     [REFUSED_RATE] = "accept_rate",
+    [REFUSED_UNTRUSTED] = "proxy_trusted",
     [REFUSED_MEMORY] = "memory",
 };
 
@@ -83,9 +84,12 @@ static struct admission_address *address_find(struct admission *admission, const
     return NULL;
 }
 
-static enum refusal address_take(struct admission *admission, const struct admission_limits *limits,
-                                 const struct address *peer, struct admission_address **address)
+enum refusal admission_take_address(struct admission *admission, const struct admission_limits *limits,
+                                    const struct address *peer, struct admission_address **address)
 {
+    *address = NULL;
+    if (limits->address_connections == 0)
+        return REFUSALS;
     struct address network = address_network(peer, limits->prefix_v4, limits->prefix_v6);
     enum refusal refusal = REFUSALS;
     pthread_mutex_lock(&admission->lock);
@@ -124,8 +128,8 @@ enum refusal admission_take(struct admission *admission, struct admission_gate *
         count_release(&admission->open);
         return REFUSED_LISTENER;
     }
-    if (limits->address_connections > 0)
-        refusal = address_take(admission, limits, peer, address);
+    if (peer != NULL)
+        refusal = admission_take_address(admission, limits, peer, address);
     if (refusal == REFUSALS && !rate_take(gate, limits->rate, now))
         refusal = REFUSED_RATE;
     if (refusal != REFUSALS)

@@ -19,6 +19,7 @@ enum refusal {
     REFUSED_LISTENER,    /* max_connections of the listener */
     REFUSED_ADDRESS,     /* max_connections_per_address */
     REFUSED_RATE,        /* accept_rate of the listener */
+    REFUSED_UNTRUSTED,   /* who sends PROXY headers must be one of proxy_trusted */
     REFUSED_MEMORY,      /* there is none left */
     REFUSALS             /* how many there are; not refused */
 };
@@ -57,10 +58,15 @@ void admission_init(struct admission *admission);
 /*
  * Takes a place for a connection from peer at the gate of a listener, at the time now (CLOCK_MONOTONIC nanoseconds).
  * REFUSALS, with *address to give back with the place (NULL where addresses are not counted), or why there is none.
+ * peer NULL: it is not known yet.
  */
 enum refusal admission_take(struct admission *admission, struct admission_gate *gate,
                             const struct admission_limits *limits, const struct address *peer, int64_t now,
                             struct admission_address **address);
+
+/* Counts the address of a connection that has its place already. As above. */
+enum refusal admission_take_address(struct admission *admission, const struct admission_limits *limits,
+                                    const struct address *peer, struct admission_address **address);
 
 /* Gives a place back. */
 void admission_release(struct admission *admission, struct admission_gate *gate, struct admission_address *address);

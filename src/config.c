@@ -5,6 +5,8 @@
 #include "text.h"
 
 #include <errno.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +17,7 @@
 #define HANDLERS_MAX   16
 #define LINE_MAX_BYTES 198 /* as the reader takes it */
 
+#define UNIX                "unix:"
 #define INHERITED           "systemd:"
 #define INHERITED_MAX_BYTES 64
 
@@ -41,9 +44,12 @@ static const struct option_row server_options[] = {
     { 0 },
 };
 
+static const char *const proxy_words[] = { "off", "required", NULL };
+static const char *const switch_words[] = { "off", "on", NULL };
+
 static const struct option_row listener_options[] = {
     TEXT_ROW("address", struct listener_settings, address, NULL, 1, 180,
-             "HOST:PORT, [V6]:PORT or systemd:NAME, several with commas; port 0: any free one"),
+             "HOST:PORT, [V6]:PORT, unix:PATH or systemd:NAME, several with commas; port 0: any free one"),
     TEXT_ROW("handler", struct listener_settings, handler, NULL, 1, 64, "what answers"),
     TIME_ROW("idle_timeout", struct listener_settings, idle_timeout, "10m", 1, OPTION_DAY, NULL,
              "closes a connection on which no byte moved for so long"),
@@ -51,6 +57,24 @@ static const struct option_row listener_options[] = {
                "open at once; one more is closed at once"),
     NUMBER_ROW("accept_rate", struct listener_settings, accept_rate, "unlimited", 1, 1000000, "unlimited",
                "connections a second; one more is closed at once"),
+    WORD_ROW("proxy_protocol", struct listener_settings, proxy_protocol, "off", proxy_words,
+             "whether each connection begins with a PROXY header"),
+    TEXT_ROW("proxy_trusted", struct listener_settings, proxy_trusted, "127.0.0.0/8, ::1, unix", 1, 180,
+             "addresses and prefixes that may send one"),
+    TIME_ROW("handshake_timeout", struct listener_settings, handshake_timeout, "10s", 1, OPTION_DAY, NULL,
+             "for the PROXY header and the TLS handshake together"),
+    TEXT_ROW("socket_mode", struct listener_settings, socket_mode, "0660", 3, 4, "rights at the path of a unix socket"),
+    TEXT_ROW("socket_owner", struct listener_settings, socket_owner, "", 0, 32, "its owner; empty: who runs echod"),
+    TEXT_ROW("socket_group", struct listener_settings, socket_group, "", 0, 32, "its group; empty: of who runs echod"),
+    TEXT_ROW("interface", struct listener_settings, interface, "", 0, 15, "the only one to listen on; empty: any"),
+    WORD_ROW("freebind", struct listener_settings, freebind, "off", switch_words,
+             "whether the address may be none of this machine yet"),
+    TIME_ROW("tcp_keepalive", struct listener_settings, tcp_keepalive, "off", 1000, 32767000, "off",
+             "silence after which the kernel asks whether the peer is there"),
+    TIME_ROW("tcp_defer_accept", struct listener_settings, tcp_defer_accept, "off", 1000, 3600000, "off",
+             "how long a connection may wait for its first byte before it is accepted"),
+    NUMBER_ROW("tcp_fastopen", struct listener_settings, tcp_fastopen, "off", 1, 65535, "off",
+               "connections that may wait with bytes in their SYN"),
     { 0 },
 };
 
@@ -72,32 +96,38 @@ struct binding {
 
 struct error {
     unsigned line;
+    bool warning;
     char *sentence;
 };
 
-struct loader {
+struct reading {
     struct config *config;
     const struct handler *const *handlers;
     struct error *errors;
     size_t error_count;
-    bool failed;
+    size_t failures; /* errors that are no warnings */
 };
 
-static void add_error(void *arg, unsigned line, const char *sentence)
+static void add_report(struct reading *l, unsigned line, bool warning, const char *sentence)
 {
-    struct loader *l = arg;
     struct error *grown = realloc(l->errors, (l->error_count + 1) * sizeof *grown);
-    l->failed = true;
     if (grown == NULL)
         return;
     l->errors = grown;
     size_t at = l->error_count++; /* sorted by line, and as they came within one */
     for (; at > 0 && grown[at - 1].line > line; at--)
         grown[at] = grown[at - 1];
-    grown[at] = (struct error){ .line = line, .sentence = strdup(sentence) };
+    grown[at] = (struct error){ .line = line, .warning = warning, .sentence = strdup(sentence) };
 }
 
-__attribute__((format(printf, 3, 4))) static void fail(struct loader *l, unsigned line, const char *format, ...)
+static void add_error(void *arg, unsigned line, const char *sentence)
+{
+    struct reading *l = arg;
+    l->failures++;
+    add_report(l, line, false, sentence);
+}
+
+__attribute__((format(printf, 3, 4))) static void fail(struct reading *l, unsigned line, const char *format, ...)
 {
     char sentence[512];
     va_list args;
@@ -131,7 +161,7 @@ static const struct inifile_entry *find_entry(const struct inifile_section *sect
     return NULL;
 }
 
-static void apply_row(struct loader *l, const struct inifile_section *section, const struct option_row *row,
+static void apply_row(struct reading *l, const struct inifile_section *section, const struct option_row *row,
                       const struct binding *binding)
 {
     char err[256];
@@ -143,7 +173,7 @@ static void apply_row(struct loader *l, const struct inifile_section *section, c
 }
 
 /* Fills the structs from the section. section NULL: all defaults. */
-static void apply_section(struct loader *l, const struct inifile_section *section, const struct binding *bindings)
+static void apply_section(struct reading *l, const struct inifile_section *section, const struct binding *bindings)
 {
     for (; bindings->table != NULL; bindings++)
         for (const struct option_row *row = bindings->table; row->name != NULL; row++)
@@ -151,7 +181,7 @@ static void apply_section(struct loader *l, const struct inifile_section *sectio
 }
 
 /* Refuses the keys that no table knows. */
-static void check_keys(struct loader *l, const struct inifile_section *section, const struct binding *bindings)
+static void check_keys(struct reading *l, const struct inifile_section *section, const struct binding *bindings)
 {
     for (size_t i = 0; section != NULL && i < section->count; i++) {
         const struct inifile_entry *entry = &section->entries[i];
@@ -167,7 +197,7 @@ static void check_keys(struct loader *l, const struct inifile_section *section, 
     }
 }
 
-static void load_server(struct loader *l, const struct inifile_section *section)
+static void load_server(struct reading *l, const struct inifile_section *section)
 {
     struct server_settings *server = &l->config->server;
     const struct binding bindings[] = { { server_options, server }, { 0 } };
@@ -179,8 +209,22 @@ static void load_server(struct loader *l, const struct inifile_section *section)
         fail(l, entry != NULL ? entry->line : 0, "access_log: \"%s\" is not off, stderr, or an absolute path", log);
 }
 
+/* unix:PATH or unix:@NAME */
+static void load_unix(struct reading *l, struct config_listener *listener, const char *path)
+{
+    size_t most = sizeof((struct bind_path *)0)->path - 1, len = strlen(path);
+    if ((path[0] != '/' && path[0] != '@') || path[1] == '\0')
+        fail(l, listener->address_line, "address: \"" UNIX "%s\" is not unix:/PATH or unix:@NAME", path);
+    else if (len > most)
+        fail(l, listener->address_line, "address: \"" UNIX "%s\" is longer than %zu bytes", path, most);
+    else if (listener->address_count == ADDRESSES_MAX - 1)
+        fail(l, listener->address_line, "address: more than %d addresses", ADDRESSES_MAX - 1);
+    else
+        listener->addresses[listener->address_count++].path = path;
+}
+
 /* systemd:NAME. The name is the rest of the file's own text, which ends at the comma that was cut. */
-static void load_inherited(struct loader *l, struct config_listener *listener, const char *name)
+static void load_inherited(struct reading *l, struct config_listener *listener, const char *name)
 {
     size_t len = strlen(name);
     if (len == 0 || len > INHERITED_MAX_BYTES || strchr(name, ':') != NULL || strpbrk(name, " \t") != NULL)
@@ -191,7 +235,7 @@ static void load_inherited(struct loader *l, struct config_listener *listener, c
         listener->addresses[listener->address_count++].inherited = name;
 }
 
-static void load_resolved(struct loader *l, struct config_listener *listener, const char *text)
+static void load_resolved(struct reading *l, struct config_listener *listener, const char *text)
 {
     struct address found[ADDRESSES_MAX];
     char err[256];
@@ -206,7 +250,7 @@ static void load_resolved(struct loader *l, struct config_listener *listener, co
 }
 
 /* Reads the comma list, which is cut into its parts, and resolves names. */
-static void load_addresses(struct loader *l, struct config_listener *listener)
+static void load_addresses(struct reading *l, struct config_listener *listener)
 {
     char *rest = listener->address_list = strdup(listener->settings.address);
     listener->addresses = calloc(ADDRESSES_MAX, sizeof *listener->addresses);
@@ -220,16 +264,19 @@ static void load_addresses(struct loader *l, struct config_listener *listener)
             item[len - 1] = '\0';
         if (strncmp(item, INHERITED, strlen(INHERITED)) == 0)
             load_inherited(l, listener, item + strlen(INHERITED));
+        else if (strncmp(item, UNIX, strlen(UNIX)) == 0)
+            load_unix(l, listener, item + strlen(UNIX));
         else
             load_resolved(l, listener, item);
     }
 }
 
-static const char *format_address(const struct config_address *a, char buf[ADDRESS_TEXT])
+const char *config_address_format(const struct config_address *a, char buf[ADDRESS_SOCKET_TEXT])
 {
-    if (a->inherited == NULL)
+    if (a->path == NULL && a->inherited == NULL)
         return address_format(&a->address, buf);
-    snprintf(buf, ADDRESS_TEXT, INHERITED "%s", a->inherited);
+    snprintf(buf, ADDRESS_SOCKET_TEXT, "%s%s", a->path != NULL ? UNIX : INHERITED,
+             a->path != NULL ? a->path : a->inherited);
     return buf;
 }
 
@@ -237,18 +284,21 @@ static bool overlaps(const struct config_address *a, const struct config_address
 {
     if (a->inherited != NULL && b->inherited != NULL)
         return strcmp(a->inherited, b->inherited) == 0;
-    return a->inherited == NULL && b->inherited == NULL && address_overlaps(&a->address, &b->address);
+    if (a->path != NULL && b->path != NULL)
+        return strcmp(a->path, b->path) == 0;
+    return a->inherited == NULL && b->inherited == NULL && a->path == NULL && b->path == NULL &&
+           address_overlaps(&a->address, &b->address);
 }
 
-static void check_overlap(struct loader *l, const struct config_listener *listener, size_t index)
+static void check_overlap(struct reading *l, const struct config_listener *listener, size_t index)
 {
     const struct config_address *a = &listener->addresses[index];
-    char text[ADDRESS_TEXT], other_text[ADDRESS_TEXT];
+    char text[ADDRESS_SOCKET_TEXT], other_text[ADDRESS_SOCKET_TEXT];
     for (const struct config_listener *other = l->config->listeners; other <= listener; other++)
         for (size_t i = 0; i < (other == listener ? index : other->address_count); i++)
             if (overlaps(a, &other->addresses[i])) {
-                format_address(a, text);
-                format_address(&other->addresses[i], other_text);
+                config_address_format(a, text);
+                config_address_format(&other->addresses[i], other_text);
                 if (other == listener)
                     fail(l, listener->address_line, "address: %s stands beside %s", text, other_text);
                 else
@@ -264,7 +314,7 @@ static bool name_is_sound(const char *name)
     return len > 0 && len <= NAME_MAX_BYTES && name[len] == '\0';
 }
 
-static void unknown_handler(struct loader *l, unsigned line, const char *name)
+static void unknown_handler(struct reading *l, unsigned line, const char *name)
 {
     char sentence[512];
     int n = snprintf(sentence, sizeof sentence, "handler: \"%s\" is not known; there are", name);
@@ -277,31 +327,112 @@ static void unknown_handler(struct loader *l, unsigned line, const char *name)
 }
 
 /* Which handler is meant is not known: refuses the keys that none has. */
-static void check_any_keys(struct loader *l, const struct inifile_section *section)
+static void check_any_keys(struct reading *l, const struct inifile_section *section)
 {
-    struct binding bindings[HANDLERS_MAX + 2] = { { listener_options, NULL } };
-    size_t count = 1;
-    for (size_t i = 0; l->handlers[i] != NULL && count <= HANDLERS_MAX; i++)
+    struct binding bindings[HANDLERS_MAX + 3] = { { listener_options, NULL }, { tls_options, NULL } };
+    size_t count = 2;
+    for (size_t i = 0; l->handlers[i] != NULL && count < HANDLERS_MAX + 2; i++)
         if (l->handlers[i]->options != NULL)
             bindings[count++].table = l->handlers[i]->options;
     check_keys(l, section, bindings);
 }
 
-static void load_listener(struct loader *l, const struct inifile_section *section)
+/* The line of a key, or else of its section. */
+static unsigned line_of(const struct inifile_section *section, const char *key)
 {
-    struct config_listener *listener = &l->config->listeners[l->config->count++];
-    const struct inifile_entry *handler = find_entry(section, "handler"), *address = find_entry(section, "address");
-    size_t errors = l->error_count;
+    const struct inifile_entry *entry = find_entry(section, key);
+    return entry != NULL ? entry->line : section->line;
+}
+
+static void load_trusted(struct reading *l, const struct inifile_section *section, struct config_listener *listener)
+{
     char err[256];
-    listener->name = section->name + strlen("listener ");
-    if (!name_is_sound(listener->name))
-        fail(l, section->line, "\"%s\" is no name for a listener: up to %d letters, digits, and _ . -", listener->name,
-             NAME_MAX_BYTES);
-    listener->handler = handler != NULL ? handler_find(l->handlers, handler->value) : NULL;
+    listener->trusted_count =
+        prefix_parse(listener->settings.proxy_trusted, listener->trusted, CONFIG_TRUSTED, err, sizeof err);
+    if (listener->trusted_count < 0)
+        fail(l, line_of(section, "proxy_trusted"), "proxy_trusted: %s", err);
+}
+
+static void load_mode(struct reading *l, const struct inifile_section *section, struct config_listener *listener)
+{
+    const char *text = listener->settings.socket_mode;
+    if (text[strspn(text, "01234567")] != '\0' || strtoul(text, NULL, 8) > 0777)
+        fail(l, line_of(section, "socket_mode"), "socket_mode: \"%s\" is not an octal number up to 0777", text);
+    listener->bind.mode = (mode_t)strtoul(text, NULL, 8);
+}
+
+/* A number, or a name that the system knows; -1 for an empty text. False when it is neither. */
+static bool find_id(const char *text, bool group, unsigned *id)
+{
+    *id = (unsigned)-1;
+    if (text[0] == '\0')
+        return true;
+    if (text[strspn(text, "0123456789")] == '\0') {
+        *id = (unsigned)strtoul(text, NULL, 10);
+        return true;
+    }
+    /* used by one thread while it loads: NOLINTBEGIN(concurrency-mt-unsafe) */
+    const struct passwd *owner = group ? NULL : getpwnam(text);
+    const struct group *found = group ? getgrnam(text) : NULL;
+    /* NOLINTEND(concurrency-mt-unsafe) */
+    if (owner != NULL)
+        *id = owner->pw_uid;
+    else if (found != NULL)
+        *id = found->gr_gid;
+    return owner != NULL || found != NULL;
+}
+
+static void load_bind(struct reading *l, const struct inifile_section *section, struct config_listener *listener)
+{
+    const struct listener_settings *settings = &listener->settings;
+    listener->bind = (struct bind_options){ .interface = settings->interface,
+                                            .freebind = settings->freebind != 0,
+                                            .keepalive = (unsigned)(settings->tcp_keepalive / 1000),
+                                            .defer_accept = (unsigned)(settings->tcp_defer_accept / 1000),
+                                            .fastopen = (unsigned)settings->tcp_fastopen };
+    load_mode(l, section, listener);
+    if (!find_id(settings->socket_owner, false, &listener->bind.owner))
+        fail(l, line_of(section, "socket_owner"), "socket_owner: there is no user \"%s\"", settings->socket_owner);
+    if (!find_id(settings->socket_group, true, &listener->bind.group))
+        fail(l, line_of(section, "socket_group"), "socket_group: there is no group \"%s\"", settings->socket_group);
+}
+
+/* What a sentence of tls_load() is about: it begins with the key. */
+static unsigned line_of_sentence(const struct inifile_section *section, const char *sentence)
+{
+    char key[64];
+    snprintf(key, sizeof key, "%.*s", (int)strcspn(sentence, ":"), sentence);
+    return line_of(section, key);
+}
+
+struct tls_place {
+    struct reading *reading;
+    const struct inifile_section *section;
+};
+
+static void on_tls_warning(void *arg, const char *sentence)
+{
+    const struct tls_place *place = arg;
+    add_report(place->reading, line_of_sentence(place->section, sentence), true, sentence);
+}
+
+static void load_tls(struct reading *l, const struct inifile_section *section, struct config_listener *listener)
+{
+    struct tls_place place = { l, section };
+    char err[512];
+    if (tls_load(&listener->tls_settings, listener->name, listener->handler->alpn, &listener->tls, on_tls_warning,
+                 &place, err, sizeof err) < 0)
+        add_error(l, line_of_sentence(section, err), err);
+}
+
+/* The keys of the section, once it is known which there are. */
+static void load_keys(struct reading *l, const struct inifile_section *section, struct config_listener *listener)
+{
     if (listener->handler != NULL)
         listener->handler_settings = calloc(1, listener->handler->settings_size + 1);
     const struct binding bindings[] = {
         { listener_options, &listener->settings },
+        { tls_options, &listener->tls_settings },
         { listener->handler != NULL ? listener->handler->options : NULL, listener->handler_settings },
         { 0 },
     };
@@ -310,20 +441,40 @@ static void load_listener(struct loader *l, const struct inifile_section *sectio
         check_keys(l, section, bindings);
     else
         check_any_keys(l, section);
+}
+
+static void load_listener(struct reading *l, const struct inifile_section *section)
+{
+    struct config_listener *listener = &l->config->listeners[l->config->count++];
+    const struct inifile_entry *handler = find_entry(section, "handler");
+    size_t failures = l->failures;
+    char err[256];
+    listener->name = section->name + strlen("listener ");
+    if (!name_is_sound(listener->name))
+        fail(l, section->line, "\"%s\" is no name for a listener: up to %d letters, digits, and _ . -", listener->name,
+             NAME_MAX_BYTES);
+    listener->handler = handler != NULL ? handler_find(l->handlers, handler->value) : NULL;
+    load_keys(l, section, listener);
     if (listener->handler == NULL && handler != NULL && handler->value[0] != '\0')
         unknown_handler(l, handler->line, handler->value);
-    if (address != NULL && listener->settings.address != NULL) {
-        listener->address_line = address->line;
+    if (listener->settings.address != NULL) {
+        listener->address_line = line_of(section, "address");
         load_addresses(l, listener);
         for (size_t i = 0; i < listener->address_count; i++)
             check_overlap(l, listener, i);
     }
-    if (l->error_count == errors && listener->handler != NULL && listener->handler->start != NULL &&
+    if (listener->settings.proxy_trusted != NULL)
+        load_trusted(l, section, listener);
+    if (l->failures > failures || listener->handler == NULL)
+        return;
+    load_bind(l, section, listener);
+    load_tls(l, section, listener);
+    if (l->failures == failures && listener->handler->start != NULL &&
         listener->handler->start(listener->handler_settings, &listener->shared, err, sizeof err) < 0)
         fail(l, section->line, "%s", err);
 }
 
-static void unknown_section(struct loader *l, const struct inifile_section *section)
+static void unknown_section(struct reading *l, const struct inifile_section *section)
 {
     char word[64];
     snprintf(word, sizeof word, "%.*s", (int)strcspn(section->name, " "), section->name);
@@ -333,7 +484,7 @@ static void unknown_section(struct loader *l, const struct inifile_section *sect
                                                : "there are [server] and [listener NAME]");
 }
 
-static void load_sections(struct loader *l)
+static void load_sections(struct reading *l)
 {
     struct inifile *file = &l->config->file;
     const struct inifile_section *server = NULL;
@@ -373,7 +524,7 @@ static char *read_file(const char *path, size_t *len)
     return text;
 }
 
-static void load_text(struct loader *l, const char *text, size_t len)
+static void load_text(struct reading *l, const char *text, size_t len)
 {
     struct config *config = l->config;
     if (len > FILE_MAX_BYTES) {
@@ -388,13 +539,13 @@ static void load_text(struct loader *l, const char *text, size_t len)
     load_sections(l);
 }
 
-static void report_errors(struct loader *l, const char *path, config_report *report, void *arg)
+static void report_errors(struct reading *l, const char *path, config_report *report, void *arg)
 {
     char line[1024];
     for (size_t i = 0; i < l->error_count; i++) {
-        snprintf(line, sizeof line, "%s:%u: %s", path, l->errors[i].line,
+        snprintf(line, sizeof line, "%s:%u: %s%s", path, l->errors[i].line, l->errors[i].warning ? "warning: " : "",
                  l->errors[i].sentence != NULL ? l->errors[i].sentence : "out of memory");
-        report(arg, line);
+        report(arg, l->errors[i].warning, line);
         free(l->errors[i].sentence);
     }
     free(l->errors);
@@ -404,10 +555,10 @@ struct config *config_load(const char *path, const char *builtin, const struct h
                            config_report *report, void *arg)
 {
     struct config *config = calloc(1, sizeof *config);
-    struct loader l = { .config = config, .handlers = handlers };
+    struct reading l = { .config = config, .handlers = handlers };
     if (config == NULL || (path != NULL && (config->path = strdup(path)) == NULL)) {
         free(config);
-        report(arg, "out of memory");
+        report(arg, false, "out of memory");
         return NULL;
     }
     size_t len = strlen(builtin);
@@ -418,7 +569,7 @@ struct config *config_load(const char *path, const char *builtin, const struct h
         load_text(&l, path != NULL ? text : builtin, len);
     free(text);
     report_errors(&l, config_path(config), report, arg);
-    if (l.failed) {
+    if (l.failures > 0) {
         config_free(config);
         return NULL;
     }
@@ -481,6 +632,11 @@ unsigned config_server_line(const struct config *config, const char *key)
     return entry != NULL ? entry->line : 0;
 }
 
+unsigned config_listener_line(const struct config *config, const struct config_listener *listener, const char *key)
+{
+    return line_of(find_section(config, "listener ", listener->name), key);
+}
+
 void config_dump(const struct config *config, FILE *out)
 {
     /* the cast: a binding serves reading and writing; dumping only reads */
@@ -491,6 +647,7 @@ void config_dump(const struct config *config, FILE *out)
         const struct config_listener *listener = &config->listeners[i];
         const struct binding bindings[] = {
             { listener_options, (void *)&listener->settings },
+            { tls_options, (void *)&listener->tls_settings },
             { listener->handler->options, listener->handler_settings },
             { 0 },
         };
@@ -508,6 +665,7 @@ void config_free(struct config *config)
         if (listener->shared != NULL && listener->handler->stop != NULL)
             listener->handler->stop(listener->shared);
         free(listener->handler_settings);
+        tls_free(listener->tls);
         free(listener->addresses);
         free(listener->address_list);
     }

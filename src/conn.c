@@ -1,6 +1,8 @@
 #include "conn.h"
 
 #include "log.h"
+#include "proxy.h"
+#include "record.h"
 
 #include <errno.h>
 #include <event2/buffer.h>
@@ -32,6 +34,8 @@
 #define NANOSECONDS  1000000 /* in a millisecond */
 
 enum phase {
+    PHASE_PROXY,    /* the PROXY header comes */
+    PHASE_TLS,      /* the handshake is under way */
     PHASE_OPEN,     /* the handler runs */
     PHASE_FLUSHING, /* the handler has finished; its output goes out */
     PHASE_LINGERING /* our side is closed; what the peer still sends is dropped until it closes too */
@@ -45,23 +49,29 @@ struct connection {
     struct connection *prev, *next; /* all of the pool */
     struct event readable;
     struct bufferevent *output; /* what the socket has not taken yet; while there is any, nothing more is read */
-    char *unread;               /* what the handler left unread; NULL when there is none */
+    struct record *record;      /* of TLS; NULL: none is spoken */
+    char *unread;               /* what the handler left unread, or the beginning of a PROXY header; NULL: nothing */
     size_t unread_len;
     struct deadline idle, timeout;
     int64_t opened;
     uint64_t bytes_in, bytes_out; /* received, and given to the socket or to output */
     uint64_t delivered_was;       /* bytes that had arrived when the idle deadline came last */
     uint64_t timeout_wish;        /* ms; what the handler asked for, while its time stands still */
+    unsigned header;              /* bytes of the PROXY header */
     enum phase phase;
-    bool eof;  /* the peer sends no more */
-    bool bulk; /* goes through the relay: the handler reflects, and much came at once */
+    enum conn_reason finished; /* why it ends when it has lingered */
+    bool started;              /* the handler has been opened */
+    bool ended;                /* the peer has said in TLS that no more comes, */
+    bool eof;                  /* or at all, and so the handler knows */
+    bool bulk;                 /* goes through the relay: the handler reflects, and much came at once */
     alignas(max_align_t) char state[];
 };
 
 const char *const conn_reason_words[CONN_REASONS] = {
-    [CONN_FIN] = "fin",     [CONN_FINISHED] = "finished", [CONN_RESET] = "reset",
-    [CONN_IDLE] = "idle",   [CONN_DEADLINE] = "deadline", [CONN_LIMIT] = "limit",
-    [CONN_DRAIN] = "drain", [CONN_ABORT] = "abort",       [CONN_ERROR] = "error",
+    [CONN_FIN] = "fin",           [CONN_FINISHED] = "finished", [CONN_RESET] = "reset",     [CONN_CUT] = "cut",
+    [CONN_PROXY] = "proxy",       [CONN_TLS] = "tls",           [CONN_REFUSED] = "refused", [CONN_IDLE] = "idle",
+    [CONN_DEADLINE] = "deadline", [CONN_LIMIT] = "limit",       [CONN_DRAIN] = "drain",     [CONN_ABORT] = "abort",
+    [CONN_ERROR] = "error",
 };
 
 static void on_drained(struct bufferevent *output, void *arg);
@@ -83,22 +93,59 @@ static int conn_fd(const struct connection *c)
     return event_get_fd(&c->readable);
 }
 
+/* Whom the proxy told, as the last field of a line. */
+static struct log_field log_told(const struct connection *c, char buf[ADDRESS_TEXT])
+{
+    return c->face.told.len > 0 ? log_text("told", address_format(&c->face.told, buf)) : (struct log_field){ 0 };
+}
+
 static void conn_log(const struct connection *c, enum conn_reason reason)
 {
-    char peer[ADDRESS_TEXT];
+    char peer[ADDRESS_TEXT], told[ADDRESS_TEXT];
     if (log_enabled(LEVEL_DEBUG))
         log_event(LEVEL_DEBUG, "closed", log_text("listener", c->face.context->listener),
                   log_text("peer", address_format(&c->face.peer, peer)), log_text("reason", conn_reason_words[reason]),
                   log_number("bytes_in", c->bytes_in), log_number("bytes_out", conn_sent(c)),
-                  log_duration("duration", deadline_now() - c->opened));
+                  log_duration("duration", deadline_now() - c->opened), log_told(c, told));
+}
+
+/* What a peer did wrong before the handler knew of it. */
+static void conn_log_failure(const struct connection *c, const char *message, const char *why)
+{
+    char peer[ADDRESS_TEXT], told[ADDRESS_TEXT];
+    log_event(LEVEL_INFO, message, log_text("listener", c->face.context->listener),
+              log_text("peer", address_format(&c->face.peer, peer)), log_text("error", why), log_told(c, told));
 }
 
 static void conn_count_end(const struct connection *c, enum conn_reason reason)
 {
     struct conn_metrics *metrics = c->settings->metrics;
     counter_add(&metrics->closed[reason], 1);
-    counter_add(&metrics->silent, c->bytes_in == 0);
+    counter_add(&metrics->silent, c->bytes_in == c->header);
     histogram_add(&metrics->duration, c->face.now - c->opened, 1);
+}
+
+/* Sends what the socket takes of the list now. Returns how much that was, or -1 when the connection is broken. */
+static ssize_t conn_send(struct connection *c, struct output *out)
+{
+    struct msghdr message = { .msg_iov = out->vec, .msg_iovlen = (size_t)out->count };
+    int fd = conn_fd(c), flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    ssize_t n = out->count == 1 ? send(fd, out->vec[0].iov_base, out->len, flags) : sendmsg(fd, &message, flags);
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ENOBUFS))
+        return 0;
+    return n;
+}
+
+/* A connection over TLS that ends before its time says so, if there is room at once. */
+static void conn_part(struct connection *c, enum conn_reason reason)
+{
+    struct output *wire = &c->pool->wire;
+    if (c->record == NULL || c->phase != PHASE_OPEN || c->output != NULL || reason == CONN_RESET || reason == CONN_CUT)
+        return;
+    record_close(c->record, wire);
+    if (wire->len > 0)
+        conn_send(c, wire);
+    output_reset(wire);
 }
 
 /* The only exit. Nothing of c may be touched afterwards. */
@@ -107,8 +154,9 @@ static void conn_end(struct connection *c, enum conn_reason reason)
     struct conn_pool *pool = c->pool;
     const struct conn_settings *settings = c->settings;
     void *ticket = c->ticket;
-    if (settings->handler->close != NULL)
+    if (c->started && settings->handler->close != NULL)
         settings->handler->close(c->state);
+    conn_part(c, reason);
     conn_log(c, reason);
     conn_count_end(c, reason);
     deadline_unset(&c->idle);
@@ -121,6 +169,7 @@ static void conn_end(struct connection *c, enum conn_reason reason)
     if (c->output != NULL)
         bufferevent_free(c->output);
     close(conn_fd(c));
+    record_free(c->record);
     free(c->unread);
     free(c);
     settings->ended(settings, ticket);
@@ -178,7 +227,7 @@ static void conn_linger(struct connection *c)
 {
     bool delivered = conn_undelivered(c) == 0;
     if (c->eof) {
-        conn_end(c, CONN_FIN);
+        conn_end(c, c->finished == CONN_FINISHED ? CONN_FIN : c->finished);
         return;
     }
     c->phase = PHASE_LINGERING;
@@ -197,17 +246,6 @@ static void conn_finish(struct connection *c)
         conn_linger(c);
     else if (!conn_set_timeout(c, FLUSH_TOTAL) || !conn_touch(c, c->settings->idle_timeout))
         conn_end(c, CONN_ERROR);
-}
-
-/* Sends what the socket takes of the list now. Returns how much that was, or -1 when the connection is broken. */
-static ssize_t conn_send(struct connection *c, struct output *out)
-{
-    struct msghdr message = { .msg_iov = out->vec, .msg_iovlen = (size_t)out->count };
-    int fd = conn_fd(c), flags = MSG_NOSIGNAL | MSG_DONTWAIT;
-    ssize_t n = out->count == 1 ? send(fd, out->vec[0].iov_base, out->len, flags) : sendmsg(fd, &message, flags);
-    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ENOBUFS))
-        return 0;
-    return n;
 }
 
 /* Lets a bufferevent send what the socket did not take. False when memory ran out. */
@@ -241,12 +279,27 @@ static bool conn_flush(struct connection *c, struct output *out, enum conn_reaso
     return (size_t)sent == out->len || conn_queue(c, out, (size_t)sent);
 }
 
+/* The same, by way of the record layer if there is one; then with its end when this is the last output. */
+static bool conn_put(struct connection *c, struct output *out, bool last, enum conn_reason *reason)
+{
+    if (c->record == NULL)
+        return out->len == 0 || conn_flush(c, out, reason);
+    struct output *wire = &c->pool->wire;
+    bool sound = out->len == 0 || record_write(c->record, out, wire);
+    if (last)
+        record_close(c->record, wire);
+    *reason = CONN_ERROR;
+    sound = sound && !wire->failed && (wire->len == 0 || conn_flush(c, wire, reason));
+    output_reset(wire);
+    return sound;
+}
+
 /* Carries out a hook's verdict. False when the handler is not to be called any more; c may be gone then. */
 static bool conn_act(struct connection *c, enum handler_next next, enum conn_reason aborted)
 {
     struct output *out = &c->pool->output;
     enum conn_reason reason = out->failed ? CONN_ERROR : aborted;
-    bool sound = next != HANDLER_ABORT && !out->failed && (out->len == 0 || conn_flush(c, out, &reason));
+    bool sound = next != HANDLER_ABORT && !out->failed && conn_put(c, out, next == HANDLER_FINISH, &reason);
     if (out->len > 0 || out->failed)
         output_reset(out);
     if (sound && next == HANDLER_FINISH) {
@@ -267,7 +320,7 @@ static bool conn_act(struct connection *c, enum handler_next next, enum conn_rea
 /* Keeps what the handler left unread. False when that is too much; c is gone then. */
 static bool conn_keep(struct connection *c, struct bytes in)
 {
-    if (in.len == INPUT_SIZE && c->output == NULL) {
+    if (in.len >= INPUT_SIZE && c->output == NULL) {
         conn_end(c, CONN_LIMIT);
         return false;
     }
@@ -285,10 +338,9 @@ static bool conn_keep(struct connection *c, struct bytes in)
     return true;
 }
 
-/* Gives the handler len bytes of the pool's input. False when it is not to be called any more; c may be gone then. */
-static bool conn_feed(struct connection *c, size_t len)
+/* Gives the handler what it left unread, and what came. False when it is not to be called any more; c may be gone then. */
+static bool conn_feed(struct connection *c, struct bytes in)
 {
-    struct bytes in = { .data = c->pool->input, .len = len };
     bool again = true;
     while (again) {
         enum handler_next next = c->settings->handler->input(&c->face, c->state, &in, &c->pool->output);
@@ -300,11 +352,11 @@ static bool conn_feed(struct connection *c, size_t len)
     return (in.len == 0 && c->unread_len == 0) || conn_keep(c, in);
 }
 
-/* Puts what was left unread in front of the pool's input; returns how much that is. */
-static size_t conn_show(struct connection *c)
+/* Puts what was left unread into a buffer of the pool; returns how much that is. */
+static size_t conn_show(const struct connection *c, char *buf)
 {
     if (c->unread_len > 0)
-        memcpy(c->pool->input, c->unread, c->unread_len);
+        memcpy(buf, c->unread, c->unread_len);
     return c->unread_len;
 }
 
@@ -312,6 +364,8 @@ static size_t conn_show(struct connection *c)
 static void conn_eof(struct connection *c)
 {
     enum handler_next next = HANDLER_FINISH;
+    c->eof = true;
+    event_del(&c->readable);
     if (c->settings->handler->eof != NULL)
         next = c->settings->handler->eof(&c->face, c->state, &c->pool->output);
     conn_act(c, next, CONN_ABORT);
@@ -322,13 +376,16 @@ static void conn_no_input(struct connection *c, ssize_t n)
 {
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return;
-    if (n < 0 || c->phase == PHASE_LINGERING) {
-        conn_end(c, n < 0 ? CONN_RESET : CONN_FINISHED);
-        return;
-    }
-    c->eof = true;
-    event_del(&c->readable);
-    conn_eof(c);
+    if (n < 0)
+        conn_end(c, CONN_RESET);
+    else if (c->phase == PHASE_LINGERING)
+        conn_end(c, c->finished);
+    else if (c->phase < PHASE_OPEN)
+        conn_end(c, c->bytes_in == c->header ? CONN_FIN : CONN_CUT);
+    else if (c->record != NULL)
+        conn_end(c, CONN_CUT);
+    else
+        conn_eof(c);
 }
 
 /* Queues what the relay could not give to the socket. False when that cannot be. */
@@ -387,6 +444,129 @@ static void conn_relay(struct connection *c)
     conn_act(c, HANDLER_MORE, CONN_ERROR);
 }
 
+static void conn_drain(struct connection *c)
+{
+    enum handler_next verdict = HANDLER_FINISH;
+    c->face.now = deadline_now();
+    if (c->settings->handler->drain != NULL)
+        verdict = c->settings->handler->drain(&c->face, c->state, &c->pool->output);
+    if (verdict == HANDLER_FINISH && c->pool->output.len == 0 && conn_undelivered(c) == 0)
+        conn_end(c, CONN_FINISHED); /* the peer has everything, so there is nothing to linger for */
+    else
+        conn_act(c, verdict, CONN_DRAIN);
+}
+
+/* --- Below the handler: the PROXY header, then TLS ------------------------------------------------------------------ */
+
+/* The handler takes over. False when it is not to be called any more; c may be gone then. */
+static bool conn_start(struct connection *c)
+{
+    const struct handler *handler = c->settings->handler;
+    deadline_unset(&c->timeout);
+    c->phase = PHASE_OPEN;
+    c->started = true;
+    return handler->open == NULL ||
+           conn_act(c, handler->open(&c->face, c->state, c->settings->shared, &c->pool->output), CONN_ABORT);
+}
+
+/* Buffers for records, once a worker has a connection that needs them. */
+static bool pool_prepare_tls(struct conn_pool *pool)
+{
+    if (pool->plain == NULL && output_init(&pool->wire) == 0)
+        pool->plain = malloc(2 * INPUT_SIZE + RECORD_MAX);
+    return pool->plain != NULL;
+}
+
+/* What follows the PROXY header, or the accept. False when c is gone. */
+static bool conn_begin(struct connection *c)
+{
+    if (c->settings->tls == NULL)
+        return conn_start(c);
+    c->phase = PHASE_TLS;
+    if (pool_prepare_tls(c->pool))
+        c->record = record_open(c->settings->tls);
+    if (c->record != NULL)
+        return true;
+    conn_end(c, CONN_ERROR);
+    return false;
+}
+
+/* Takes the PROXY header off. False when more is needed, or c is gone. */
+static bool conn_take_header(struct connection *c, struct bytes *in)
+{
+    struct proxy_header header;
+    switch (proxy_parse(in->data, in->len, &header)) {
+    case PROXY_MORE:
+        conn_keep(c, *in);
+        return false;
+    case PROXY_REFUSED:
+        conn_log_failure(c, "PROXY header refused", header.sentence);
+        conn_end(c, CONN_PROXY);
+        return false;
+    case PROXY_DONE:
+        break;
+    }
+    bytes_skip(in, header.len);
+    c->header = (unsigned)header.len;
+    conn_keep(c, (struct bytes){ 0 });
+    if (!header.told)
+        return conn_begin(c);
+    c->face.told = header.source;
+    if (c->settings->told(c->settings, &c->face.told, c->face.now, &c->ticket))
+        return conn_begin(c);
+    conn_end(c, CONN_REFUSED);
+    return false;
+}
+
+/* Gives what the record layer has to say to the socket. False when that cannot be; c is gone then. */
+static bool conn_flush_wire(struct connection *c)
+{
+    struct output *wire = &c->pool->wire;
+    enum conn_reason reason = CONN_ERROR;
+    bool sound = !wire->failed && (wire->len == 0 || conn_flush(c, wire, &reason));
+    output_reset(wire);
+    if (!sound)
+        conn_end(c, reason);
+    else if (c->output != NULL)
+        event_del(&c->readable);
+    return sound;
+}
+
+/* Takes records apart. False when the handler is not to be called any more; c may be gone then. */
+static bool conn_take_records(struct connection *c, struct bytes in)
+{
+    char why[TLS_REASON], *plain = c->pool->plain;
+    size_t len, shown = conn_show(c, plain);
+    enum record_verdict verdict = record_read(c->record, in, plain + shown, &len, &c->pool->wire);
+    if (verdict == RECORD_FAILED)
+        record_reason(c->record, why);
+    if (!conn_flush_wire(c) || (c->phase == PHASE_TLS && record_ready(c->record) && !conn_start(c)))
+        return false;
+    if (verdict == RECORD_FAILED) {
+        conn_log_failure(c, "TLS failed", why);
+        c->finished = CONN_TLS;
+        conn_finish(c); /* so that the alert arrives */
+        return false;
+    }
+    if (len > 0 && !conn_feed(c, (struct bytes){ .data = plain, .len = shown + len }))
+        return false;
+    c->ended = verdict == RECORD_CLOSED;
+    if (!c->ended || c->output != NULL)
+        return true;
+    conn_eof(c);
+    return false;
+}
+
+/* Takes off what is below the handler, and gives it the rest. */
+static void conn_unwrap(struct connection *c, struct bytes in)
+{
+    bool new = !c->started, open = c->phase != PHASE_PROXY || conn_take_header(c, &in);
+    if (open && in.len > 0)
+        open = c->record != NULL ? conn_take_records(c, in) : conn_feed(c, in);
+    if (open && new && c->started && c->face.draining)
+        conn_drain(c);
+}
+
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
     struct connection *c = arg;
@@ -395,7 +575,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
         conn_relay(c);
         return;
     }
-    size_t shown = c->phase == PHASE_OPEN ? conn_show(c) : 0;
+    size_t shown = c->phase <= PHASE_OPEN && c->record == NULL ? conn_show(c, c->pool->input) : 0;
     ssize_t n = recv(fd, c->pool->input + shown, INPUT_SIZE - shown, MSG_DONTWAIT);
     c->face.now = deadline_now();
     if (n <= 0) {
@@ -404,10 +584,13 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     }
     c->bytes_in += (size_t)n;
     counter_add(&c->settings->metrics->bytes_in, (size_t)n);
-    c->bulk = n >= BULK_BEGINS && c->settings->handler->reflects;
+    c->bulk = n >= BULK_BEGINS && c->settings->handler->reflects && c->phase == PHASE_OPEN && c->record == NULL;
     conn_touch(c, conn_quiet(c, true));
-    if (c->phase == PHASE_OPEN)
-        conn_feed(c, shown + (size_t)n);
+    const struct bytes in = { .data = c->pool->input, .len = shown + (size_t)n };
+    if (c->phase == PHASE_OPEN && c->record == NULL)
+        conn_feed(c, in);
+    else if (c->phase <= PHASE_OPEN)
+        conn_unwrap(c, in);
 }
 
 /* All output has gone out: the bufferevent is not needed any more, and what waited for this goes on. */
@@ -422,9 +605,12 @@ static void on_drained(struct bufferevent *output, void *arg)
         return;
     }
     conn_touch(c, c->settings->idle_timeout);
-    if ((c->unread_len > 0 && !conn_feed(c, conn_show(c))) || c->output != NULL)
+    const struct bytes unread = { .data = c->pool->input, .len = conn_show(c, c->pool->input) };
+    if ((unread.len > 0 && !conn_feed(c, unread)) || c->output != NULL)
         return;
-    if (!conn_grant_timeout(c) || (!c->eof && event_add(&c->readable, NULL) < 0))
+    if (c->ended && !c->eof)
+        conn_eof(c);
+    else if ((c->phase == PHASE_OPEN && !conn_grant_timeout(c)) || (!c->eof && event_add(&c->readable, NULL) < 0))
         conn_end(c, CONN_ERROR);
 }
 
@@ -445,7 +631,7 @@ static void on_timeout(struct deadline *d)
     c->face.now = deadline_now();
     c->timeout_wish = 0;
     if (c->phase != PHASE_OPEN) {
-        conn_end(c, c->phase == PHASE_LINGERING ? CONN_FINISHED : CONN_DEADLINE);
+        conn_end(c, c->phase == PHASE_LINGERING ? c->finished : CONN_DEADLINE);
         return;
     }
     if (c->settings->handler->expire != NULL)
@@ -463,7 +649,7 @@ static void on_idle(struct deadline *d)
     if (delivered > was && (undelivered > 0 || was > 0))
         conn_touch(c, conn_quiet(c, undelivered == 0));
     else
-        conn_end(c, c->phase == PHASE_LINGERING ? CONN_FINISHED : CONN_IDLE);
+        conn_end(c, c->phase == PHASE_LINGERING ? c->finished : CONN_IDLE);
 }
 
 int conn_pool_init(struct conn_pool *pool, struct event_base *base)
@@ -499,12 +685,14 @@ bool conn_open(struct conn_pool *pool, const struct conn_settings *settings, int
     c->opened = now;
     c->settings = settings;
     c->ticket = ticket;
+    c->finished = CONN_FINISHED;
     conn_link(c, pool);
     counter_add(&settings->metrics->opened, 1);
-    if (settings->handler->open != NULL &&
-        !conn_act(c, settings->handler->open(&c->face, c->state, settings->shared, &pool->output), CONN_ABORT))
+    c->phase = PHASE_PROXY;
+    if (!settings->proxy && !conn_begin(c))
         return true;
-    if (!conn_touch(c, settings->idle_timeout) || (c->output == NULL && event_add(&c->readable, NULL) < 0))
+    if ((c->phase < PHASE_OPEN && !conn_set_timeout(c, settings->handshake_timeout)) ||
+        !conn_touch(c, settings->idle_timeout) || (c->output == NULL && event_add(&c->readable, NULL) < 0))
         conn_end(c, CONN_ERROR);
     return true;
 }
@@ -513,18 +701,6 @@ bool conn_open(struct conn_pool *pool, const struct conn_settings *settings, int
 static bool conn_listens(const struct connection *c)
 {
     return c->phase == PHASE_OPEN && c->output == NULL && !c->eof;
-}
-
-static void conn_drain(struct connection *c)
-{
-    enum handler_next verdict = HANDLER_FINISH;
-    c->face.now = deadline_now();
-    if (c->settings->handler->drain != NULL)
-        verdict = c->settings->handler->drain(&c->face, c->state, &c->pool->output);
-    if (verdict == HANDLER_FINISH && c->pool->output.len == 0 && conn_undelivered(c) == 0)
-        conn_end(c, CONN_FINISHED); /* the peer has everything, so there is nothing to linger for */
-    else
-        conn_act(c, verdict, CONN_DRAIN);
 }
 
 void conn_pool_drain(struct conn_pool *pool)
@@ -540,6 +716,8 @@ void conn_pool_drain(struct conn_pool *pool)
         next = c->next;
         if (c->phase == PHASE_OPEN)
             conn_drain(c);
+        else if (c->phase < PHASE_OPEN && c->bytes_in == c->header)
+            conn_end(c, CONN_FINISHED); /* it has not begun to speak */
     }
 }
 
@@ -549,7 +727,7 @@ void conn_pool_abort(struct conn_pool *pool)
     for (struct connection *c = pool->first, *next; c != NULL; c = next) {
         next = c->next;
         c->face.now = now;
-        conn_end(c, c->phase == PHASE_LINGERING ? CONN_FINISHED : CONN_DRAIN);
+        conn_end(c, c->phase == PHASE_LINGERING ? c->finished : CONN_DRAIN);
     }
 }
 
@@ -558,7 +736,9 @@ void conn_pool_free(struct conn_pool *pool)
     deadlines_free(&pool->idle);
     deadlines_free(&pool->timeout);
     output_free(&pool->output);
+    output_free(&pool->wire);
     relay_close(&pool->relay);
+    free(pool->plain);
     free(pool->input);
     pool->input = NULL;
 }

@@ -1,6 +1,6 @@
 /*
- * conn: live connections. Runs the handler, carries out its verdicts, and owns deadlines, backpressure, half-close and
- * the only exit. A pool is what the connections of one worker share; everything runs in that worker's thread.
+ * conn: live connections. Reads the PROXY header and speaks TLS where these are wanted, runs the handler, carries out its
+ * verdicts, and owns deadlines, backpressure, half-close and the only exit. A pool is what the connections of one worker share; everything runs in that worker's thread.
  */
 #ifndef ECHOD_CONN_H
 #define ECHOD_CONN_H
@@ -11,6 +11,7 @@
 #include "handler.h"
 #include "metrics.h"
 #include "relay.h"
+#include "tls.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -23,6 +24,10 @@ enum conn_reason {
     CONN_FIN,      /* the peer closed in order, and so did we */
     CONN_FINISHED, /* the handler closed in order */
     CONN_RESET,    /* the peer reset it, or vanished */
+    CONN_CUT,      /* the peer closed without the end that TLS needs, or in the middle of a handshake or header */
+    CONN_PROXY,    /* its PROXY header is wrong */
+    CONN_TLS,      /* what came is not what TLS allows, or the handshake failed */
+    CONN_REFUSED,  /* whom the proxy told has too many connections */
     CONN_IDLE,     /* no byte moved for idle_timeout */
     CONN_DEADLINE, /* another time limit passed */
     CONN_LIMIT,    /* the handler left more unread than is kept */
@@ -37,7 +42,7 @@ extern const char *const conn_reason_words[CONN_REASONS];
 /* Counts of the connections of one listener in one thread, and of what went over them. */
 struct conn_metrics {
     counter opened, closed[CONN_REASONS];
-    counter silent; /* closed without a byte from the peer */
+    counter silent; /* closed without a byte from the peer, but for a PROXY header */
     counter bytes_in, bytes_out;
     struct histogram duration;
     struct requests requests;
@@ -47,9 +52,14 @@ struct conn_metrics {
 struct conn_settings {
     struct conn_context context;
     const struct handler *handler;
-    void *shared;          /* the handler's */
-    uint64_t idle_timeout; /* milliseconds without a byte in either direction */
+    void *shared;               /* the handler's */
+    uint64_t idle_timeout;      /* milliseconds without a byte in either direction */
+    const struct tls *tls;      /* NULL: none is spoken */
+    bool proxy;                 /* a PROXY header comes first */
+    uint64_t handshake_timeout; /* milliseconds for both, from the accept on */
     struct conn_metrics *metrics;
+    /* Whom a PROXY header told. False: it is refused. ticket may be set anew. */
+    bool (*told)(const struct conn_settings *settings, const struct address *told, int64_t now, void **ticket);
     void (*ended)(const struct conn_settings *settings,
                   void *ticket); /* after each connection of conn_open() is gone */
 };
@@ -58,7 +68,9 @@ struct conn_pool {
     struct event_base *base;
     struct deadlines idle, timeout;
     struct output output; /* of the hook that runs */
-    char *input;          /* of the hook that runs */
+    char *input;          /* what was received */
+    char *plain;          /* what records said; NULL before the first TLS connection, like */
+    struct output wire;   /* the records to send */
     struct relay relay;
     struct connection *first;
     size_t count;

@@ -114,8 +114,14 @@ static void make_terms(const struct maker *m, size_t index, size_t worker)
                   .handler = listener->handler,
                   .shared = listener->shared,
                   .idle_timeout = listener->settings.idle_timeout,
+                  .tls = listener->tls,
+                  .proxy = listener->settings.proxy_protocol != 0,
+                  .handshake_timeout = listener->settings.handshake_timeout,
                   .metrics = &metrics->conn,
+                  .told = listener_told,
                   .ended = listener_ended },
+        .trusted = listener->trusted,
+        .trusted_count = listener->trusted_count,
         .limits = &generation->limits[index],
         .admission = m->place->admission,
         .gate = &endpoint->gate,
@@ -153,32 +159,57 @@ static int make_listeners(struct maker *m)
 static bool socket_fits(const struct generation *before, const struct generation_socket *old,
                         const struct generation_socket *socket, const char *listener)
 {
-    const struct address *a = &old->address->address, *b = &socket->address->address;
-    if (old->claimed || old->inherited >= 0 || socket->inherited >= 0)
-        return !old->claimed && old->inherited == socket->inherited;
-    return a->len == b->len && memcmp(&a->sa, &b->sa, a->len) == 0 &&
-           (address_port(a) != 0 || strcmp(section(before, old->listener)->name, listener) == 0);
+    const struct config_address *a = old->address, *b = socket->address;
+    if (old->claimed || old->inherited != socket->inherited || (a->path == NULL) != (b->path == NULL))
+        return false;
+    if (old->inherited >= 0)
+        return true;
+    if (a->path != NULL)
+        return strcmp(a->path, b->path) == 0;
+    return a->address.len == b->address.len && memcmp(&a->address.sa, &b->address.sa, a->address.len) == 0 &&
+           (address_port(&a->address) != 0 || strcmp(section(before, old->listener)->name, listener) == 0);
 }
 
-static bool socket_keep(const struct maker *m, struct generation_socket *socket, const char *listener)
+static struct generation_socket *socket_find(const struct maker *m, const struct generation_socket *socket,
+                                             const char *listener)
 {
-    for (size_t i = 0; m->before != NULL && i < m->before->socket_count; i++) {
-        struct generation_socket *old = &m->before->sockets[i];
-        if (!socket_fits(m->before, old, socket, listener))
-            continue;
-        memcpy(socket->listeners, old->listeners, m->place->count * sizeof(struct listener *));
-        memcpy(socket->text, old->text, sizeof socket->text);
-        old->claimed = true;
-        return true;
-    }
-    return false;
+    for (size_t i = 0; m->before != NULL && i < m->before->socket_count; i++)
+        if (socket_fits(m->before, &m->before->sockets[i], socket, listener))
+            return &m->before->sockets[i];
+    return NULL;
+}
+
+/* Names the key of a listener that is at fault. -1. */
+static int blame(const struct maker *m, const struct config_listener *listener, const char *key, const char *why)
+{
+    snprintf(m->err, m->errlen, "%s:%u: %s: %s", config_path(m->generation->config),
+             config_listener_line(m->generation->config, listener, key), key, why);
+    return -1;
+}
+
+/* Takes a socket over from the generation before. What belongs to the moment of its making cannot change. */
+static int socket_keep(const struct maker *m, struct generation_socket *socket, struct generation_socket *old,
+                       const struct config_listener *listener)
+{
+    const struct bind_options *was = &section(m->before, old->listener)->bind, *is = &listener->bind;
+    if (socket->inherited < 0 && was->freebind != is->freebind)
+        return blame(m, listener, "freebind", "cannot change without a restart");
+    if (socket->inherited < 0 && strcmp(was->interface, is->interface) != 0)
+        return blame(m, listener, "interface", "cannot change without a restart");
+    memcpy(socket->listeners, old->listeners, m->place->count * sizeof(struct listener *));
+    memcpy(socket->text, old->text, sizeof socket->text);
+    old->claimed = true;
+    return 0;
 }
 
 /* The descriptors of a socket, one a worker. -1 with errno. */
-static int socket_open_all(const struct generation_socket *socket, int *fds, size_t count)
+static int socket_open_all(const struct generation_socket *socket, const struct bind_options *options, int *fds,
+                           size_t count, struct bind_path *path)
 {
+    if (socket->address->path != NULL)
+        return bind_listen_unix(socket->address->path, options, fds, count, path);
     if (socket->inherited < 0)
-        return listener_bind(&socket->address->address, fds, count);
+        return bind_listen(&socket->address->address, options, fds, count);
     size_t made = 0;
     while (made < count && (fds[made] = fcntl(socket->inherited, F_DUPFD_CLOEXEC, 3)) >= 0)
         made++;
@@ -194,21 +225,18 @@ static int socket_open_all(const struct generation_socket *socket, int *fds, siz
 static int socket_bind(const struct maker *m, struct generation_socket *socket, const struct config_listener *listener)
 {
     int fds[THREADS_MAX];
-    char text[ADDRESS_TEXT];
-    if (socket_open_all(socket, fds, m->place->count) < 0) {
+    struct bind_path path = { .path = "" };
+    if (socket_open_all(socket, &listener->bind, fds, m->place->count, &path) < 0) {
+        char why[256], text[ADDRESS_SOCKET_TEXT];
         const char *error = log_errno(errno).text;
-        snprintf(m->err, m->errlen, "%s:%u: [listener %s] cannot listen on %s: %s", config_path(m->generation->config),
-                 listener->address_line, listener->name,
-                 socket->address->inherited != NULL ? socket->address->inherited
-                                                    : address_format(&socket->address->address, text),
-                 error);
-        return -1;
+        snprintf(why, sizeof why, "cannot listen on %s: %s", config_address_format(socket->address, text), error);
+        return blame(m, listener, "address", why);
     }
     socket->fresh = true;
     address_of_socket(fds[0], socket->text);
     bool sound = true;
     for (size_t i = 0; i < m->place->count; i++) {
-        socket->listeners[i] = listener_new(fds[i], socket->inherited >= 0);
+        socket->listeners[i] = listener_new(fds[i], socket->inherited >= 0, i == 0 ? &path : NULL);
         sound = sound && socket->listeners[i] != NULL;
     }
     return sound ? 0 : no_memory(m);
@@ -229,7 +257,8 @@ static int make_socket(struct maker *m, size_t index, const struct config_addres
     if (socket->listeners == NULL)
         return no_memory(m);
     generation->socket_count++;
-    return socket_keep(m, socket, listener->name) ? 0 : socket_bind(m, socket, listener);
+    struct generation_socket *old = socket_find(m, socket, listener->name);
+    return old != NULL ? socket_keep(m, socket, old, listener) : socket_bind(m, socket, listener);
 }
 
 /* The sockets of one address: one of our own, or all that were handed over under a name. */
@@ -240,11 +269,8 @@ static int make_address(struct maker *m, size_t index, const struct config_addre
     if (address->inherited == NULL)
         return make_socket(m, index, address, -1);
     count = systemd_sockets(address->inherited, fds, err, sizeof err);
-    if (count < 0) {
-        snprintf(m->err, m->errlen, "%s:%u: address: %s", config_path(m->generation->config),
-                 section(m->generation, index)->address_line, err);
-        return -1;
-    }
+    if (count < 0)
+        return blame(m, section(m->generation, index), "address", err);
     for (int i = 0; i < count; i++)
         if (make_socket(m, index, address, fds[i]) < 0)
             return -1;
@@ -324,8 +350,34 @@ struct generation *generation_new(struct config *config, struct generation *befo
     return NULL;
 }
 
+/* What may change while a socket listens, changes. */
+static void tune_kept(const struct generation *generation)
+{
+    for (size_t i = 0; i < generation->socket_count; i++) {
+        const struct generation_socket *socket = &generation->sockets[i];
+        for (size_t w = 0; !socket->fresh && socket->inherited < 0 && w < generation->workers; w++)
+            if (bind_tune(listener_fd(socket->listeners[w]), &section(generation, socket->listener)->bind) < 0)
+                log_event(LEVEL_WARNING, "socket option not set", log_text("address", socket->text), log_errno(errno));
+    }
+}
+
+/* Who has a ticket of a listener's TLS may go on with it. */
+static void keep_tickets(const struct generation *generation)
+{
+    size_t count, old_count;
+    const struct config_listener *listeners = config_listeners(generation->config, &count);
+    const struct config_listener *old = config_listeners(generation->before->config, &old_count);
+    for (size_t i = 0; i < count; i++)
+        for (size_t o = 0; o < old_count && listeners[i].tls != NULL; o++)
+            if (old[o].tls != NULL && strcmp(old[o].name, listeners[i].name) == 0)
+                tls_keep_tickets(listeners[i].tls, old[o].tls);
+}
+
 void generation_serve(struct generation *generation, const struct generation_place *place)
 {
+    tune_kept(generation);
+    if (generation->before != NULL)
+        keep_tickets(generation);
     for (size_t i = 0; i < place->count; i++) {
         worker_serve(place->workers[i], generation->plans[i]);
         generation->plans[i] = NULL;

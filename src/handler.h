@@ -36,7 +36,8 @@ struct conn_context {
 
 /* A connection as its handler sees it. */
 struct conn {
-    struct address peer;
+    struct address peer; /* the other end of the socket */
+    struct address told; /* whom a proxy there speaks for, by its PROXY header; len 0: it told nobody */
     const struct conn_context *context;
     int64_t now;      /* CLOCK_MONOTONIC nanoseconds, when the hook was called */
     bool draining;    /* the server stops: finish with the answer in flight */
@@ -57,6 +58,7 @@ struct handler {
     const struct option_row *options; /* keys that a section naming this handler may hold; NULL: none */
     size_t settings_size;             /* the struct filled from them */
     size_t state_size;                /* zeroed bytes a connection */
+    const char *alpn;                 /* what is agreed on over TLS (RFC 7301); NULL: nothing */
     bool reflects; /* input() returns every byte as it came, and nothing else: the core may do so without calling it */
 
     /* Once a listener section, before anything is served. 0 and *shared, or -1 and a sentence in err. */

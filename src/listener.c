@@ -11,12 +11,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define BACKLOG      4096 /* the kernel lowers it to net.core.somaxconn */
 #define ACCEPT_BATCH 64   /* connections a turn, so that those that are open get theirs */
+#define CLOSE_BATCH  4096 /* and at most before a socket is closed: no backlog is longer */
 
 struct listener {
     int fd;
     bool inherited;
+    struct bind_path path; /* to remove with it */
     struct event acceptable;
     struct event retry;     /* ends a pause, and later the episode */
     struct conn_pool *pool; /* NULL: not started */
@@ -37,63 +38,6 @@ void listener_ended(const struct conn_settings *settings, void *ticket)
     /* the last one: the terms may be gone at once */
     if (atomic_fetch_sub(terms->users, 1) == 1)
         unused(arg);
-}
-
-static int set_flag(int fd, int level, int name)
-{
-    return setsockopt(fd, level, name, &(int){ 1 }, sizeof(int));
-}
-
-static int socket_bind(int fd, const struct address *address, bool shared)
-{
-    bool v6 = address->sa.any.sa_family == AF_INET6;
-    if (set_flag(fd, SOL_SOCKET, SO_REUSEADDR) < 0 || set_flag(fd, IPPROTO_TCP, TCP_NODELAY) < 0 ||
-        (v6 && set_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY) < 0) || (shared && set_flag(fd, SOL_SOCKET, SO_REUSEPORT) < 0))
-        return -1;
-    return bind(fd, &address->sa.any, address->len);
-}
-
-/* A new listening socket; accepted sockets inherit TCP_NODELAY from it. */
-static int socket_open(const struct address *address, bool shared)
-{
-    int fd = socket(address->sa.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && (socket_bind(fd, address, shared) < 0 || listen(fd, BACKLOG) < 0)) {
-        int error = errno;
-        close(fd);
-        errno = error;
-        return -1;
-    }
-    return fd;
-}
-
-/*
- * The first socket listens without SO_REUSEPORT, so that it fails when anybody else listens there. It gets the option
- * when the address is ours, so that the others can join it: two daemons that start at one moment cannot share.
- */
-static int open_all(const struct address *address, int *fds, size_t count, size_t *made)
-{
-    struct address bound = { .len = sizeof bound.sa }; /* port 0 becomes the kernel's choice */
-    fds[0] = socket_open(address, false);
-    if (fds[0] < 0)
-        return -1;
-    *made = 1;
-    if (getsockname(fds[0], &bound.sa.any, &bound.len) < 0 ||
-        (count > 1 && set_flag(fds[0], SOL_SOCKET, SO_REUSEPORT) < 0))
-        return -1;
-    for (; *made < count; ++*made)
-        if ((fds[*made] = socket_open(&bound, true)) < 0)
-            return -1;
-    return 0;
-}
-
-int listener_bind(const struct address *address, int *fds, size_t count)
-{
-    size_t made = 0;
-    int result = open_all(address, fds, count, &made), error = errno;
-    while (result < 0 && made > 0)
-        close(fds[--made]);
-    errno = error;
-    return result;
 }
 
 static const char *listener_name(const struct listener *listener)
@@ -122,14 +66,25 @@ static bool accept_may_go_on(int error)
     return false;
 }
 
-static void listener_refuse(const struct listener *listener, const struct address *peer, enum refusal refusal,
-                            int64_t now)
+/* Tells of a refusal, once an episode. who is the peer, or whom it told. */
+static void log_refusal(const struct listener_terms *terms, const char *who, const struct address *address,
+                        enum refusal refusal, int64_t now)
 {
     char text[ADDRESS_TEXT];
-    counter_add(&listener->terms->metrics->refused[refusal], 1);
-    if (admission_tells(listener->terms->admission, refusal, now))
-        log_event(LEVEL_WARNING, "connection refused", log_text("listener", listener_name(listener)),
-                  log_text("peer", address_format(peer, text)), log_text("reason", refusal_words[refusal]));
+    if (admission_tells(terms->admission, refusal, now))
+        log_event(LEVEL_WARNING, "connection refused", log_text("listener", terms->conn.context.listener),
+                  log_text(who, address_format(address, text)), log_text("reason", refusal_words[refusal]));
+}
+
+bool listener_told(const struct conn_settings *settings, const struct address *told, int64_t now, void **ticket)
+{
+    const struct listener_terms *terms = (const struct listener_terms *)settings; /* its first member */
+    struct admission_address *counted;
+    enum refusal refusal = admission_take_address(terms->admission, terms->limits, told, &counted);
+    *ticket = counted;
+    if (refusal != REFUSALS)
+        log_refusal(terms, "told", told, refusal, now);
+    return refusal == REFUSALS;
 }
 
 /* Opens an accepted connection, or closes it at once. */
@@ -138,7 +93,10 @@ static void listener_admit(struct listener *listener, int fd, const struct addre
     const struct listener_terms *terms = listener->terms;
     struct admission_address *counted;
     int64_t now = deadline_now();
-    enum refusal refusal = admission_take(terms->admission, terms->gate, terms->limits, peer, now, &counted);
+    enum refusal refusal = REFUSED_UNTRUSTED;
+    if (!terms->conn.proxy || prefix_match(terms->trusted, terms->trusted_count, peer))
+        refusal = admission_take(terms->admission, terms->gate, terms->limits, terms->conn.proxy ? NULL : peer, now,
+                                 &counted);
     if (refusal == REFUSALS) {
         atomic_fetch_add(terms->users, 1);
         if (conn_open(listener->pool, &terms->conn, fd, peer, now, counted))
@@ -147,7 +105,8 @@ static void listener_admit(struct listener *listener, int fd, const struct addre
         refusal = REFUSED_MEMORY;
     }
     close(fd);
-    listener_refuse(listener, peer, refusal, now);
+    counter_add(&terms->metrics->refused[refusal], 1);
+    log_refusal(terms, "peer", peer, refusal, now);
 }
 
 /* Takes one connection off the backlog. False, with errno, when there is none, or none can be taken now. */
@@ -196,7 +155,7 @@ static void on_retry(evutil_socket_t fd, short what, void *arg)
     }
 }
 
-struct listener *listener_new(int fd, bool inherited)
+struct listener *listener_new(int fd, bool inherited, const struct bind_path *path)
 {
     struct listener *listener = calloc(1, sizeof *listener);
     if (listener == NULL) {
@@ -205,8 +164,10 @@ struct listener *listener_new(int fd, bool inherited)
     }
     listener->fd = fd;
     listener->inherited = inherited;
-    if (inherited)
-        set_flag(fd, IPPROTO_TCP, TCP_NODELAY); /* as our own have it; a unix socket knows no delay */
+    if (path != NULL)
+        listener->path = *path;
+    if (inherited) /* as our own have it; a unix socket knows no delay */
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
     return listener;
 }
 
@@ -237,15 +198,23 @@ bool listener_mute(struct listener *listener)
         BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
     };
     static const struct sock_fprog program = { .len = sizeof drop_syn / sizeof drop_syn[0], .filter = drop_syn };
-    return !listener->inherited &&
-           setsockopt(listener->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
+    if (listener->inherited)
+        return false;
+    bind_unlink(&listener->path);
+    return setsockopt(listener->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
+}
+
+int listener_fd(const struct listener *listener)
+{
+    return listener->fd;
 }
 
 void listener_close(struct listener *listener)
 {
     if (listener == NULL)
         return;
-    for (int i = 0; listener->pool != NULL && !listener->inherited && i < BACKLOG && listener_accept(listener); i++)
+    bind_unlink(&listener->path);
+    for (int i = 0; listener->pool != NULL && !listener->inherited && i < CLOSE_BATCH && listener_accept(listener); i++)
         ; /* closing the socket resets what waits in the backlog */
     if (listener->starved)
         atomic_fetch_sub(&listener->terms->admission->starved, 1);

@@ -1,13 +1,13 @@
-/*
- * listener: listening sockets, and accept. Sockets are bound and wrapped by the server's thread, then owned by one worker.
- */
+/* listener: accept. Sockets are wrapped by the server's thread, then owned by one worker. */
 #ifndef ECHOD_LISTENER_H
 #define ECHOD_LISTENER_H
 
 #include "address.h"
 #include "admission.h"
+#include "bind.h"
 #include "conn.h"
 #include "metrics.h"
+#include "prefix.h"
 
 #include <stdbool.h>
 
@@ -21,7 +21,9 @@ struct listener_metrics {
 
 /* What the connections accepted on a socket get, in one thread. Outlives them. */
 struct listener_terms {
-    struct conn_settings conn; /* first; its ended is listener_ended() */
+    struct conn_settings conn;    /* first; its ended is listener_ended(), its told listener_told() */
+    const struct prefix *trusted; /* who may send a PROXY header */
+    int trusted_count;
     const struct admission_limits *limits;
     struct admission *admission;
     struct admission_gate *gate;
@@ -34,17 +36,16 @@ struct listener_terms {
 /* Gives back the place of a connection that is gone, by its struct listener_terms. */
 void listener_ended(const struct conn_settings *settings, void *ticket);
 
-/*
- * Makes count listening sockets on one address, among which the kernel spreads the connections (SO_REUSEPORT). An
- * address on which another process listens is refused all the same. 0 and the descriptors, or -1 with errno.
- */
-int listener_bind(const struct address *address, int *fds, size_t count);
+/* Counts the address that a PROXY header told. False, and told, when it has too many connections. */
+bool listener_told(const struct conn_settings *settings, const struct address *told, int64_t now, void **ticket);
 
 /*
  * Wraps a listening socket, which it takes over. inherited: somebody else holds it too, and goes on listening when we
- * do not. NULL, fd closed, when memory ran out.
+ * do not. path, unless NULL, is removed with it. NULL, fd closed, when memory ran out.
  */
-struct listener *listener_new(int fd, bool inherited);
+struct listener *listener_new(int fd, bool inherited, const struct bind_path *path);
+
+int listener_fd(const struct listener *listener);
 
 /* Starts to accept, in the thread of the pool. 0, or -1 when the system failed. */
 int listener_start(struct listener *listener, struct conn_pool *pool, const struct listener_terms *terms);

@@ -5,9 +5,13 @@
 #include <errno.h>
 #include <stdio.h>
 
-static void on_error(void *arg, const char *line)
+static void on_error(void *arg, bool warning, const char *line)
 {
     struct loader *loader = arg;
+    if (warning) {
+        log_event(LEVEL_WARNING, "configuration", log_text("warning", line));
+        return;
+    }
     log_event(LEVEL_ERROR, "reload failed", log_text("error", line));
     if (loader->error[0] == '\0')
         snprintf(loader->error, sizeof loader->error, "%s", line);

@@ -41,10 +41,11 @@ static const char usage[] = "Usage: echod [OPTION]...\n"
                             "2 for a wrong command line or configuration.\n"
                             "See echod(8) and echod.ini(5).\n";
 
-static void print_error(void *arg, const char *line)
+static void print_error(void *arg, bool warning, const char *line)
 {
+    const char *priority = warning ? "<4>" : "<3>"; /* sd-daemon(3) */
     (void)arg;
-    fprintf(stderr, "%s%s\n", log_is_journal(STDERR_FILENO) ? "<3>" : "", line); /* an error, sd-daemon(3) */
+    fprintf(stderr, "%s%s\n", log_is_journal(STDERR_FILENO) ? priority : "", line);
 }
 
 /* What the command line asks for. */

@@ -190,11 +190,24 @@ static void write_process(const struct scrape *scrape, FILE *out)
                   scrape->reloads_failed);
 }
 
+static void write_certificates(const struct scrape *scrape, FILE *out)
+{
+    static const char name[] = "echod_certificate_expiry_timestamp_seconds";
+    size_t count;
+    const struct config_listener *listeners = config_listeners(scrape->generations->config, &count);
+    metrics_family(out, name, "gauge", "When the first of a listener's certificates expires.");
+    for (size_t i = 0; i < count; i++)
+        if (listeners[i].tls != NULL)
+            metrics_value(out, name, (const struct label[]){ { "listener", listeners[i].name }, { 0 } },
+                          (uint64_t)tls_expiry(listeners[i].tls));
+}
+
 void scrape_write(const struct scrape *scrape, FILE *out)
 {
     write_process(scrape, out);
     write_lag(scrape, out);
     write_lost(scrape, out);
+    write_certificates(scrape, out);
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
         metrics_family(out, families[i].name, families[i].type, families[i].help);
         write_endpoints(scrape, i, out);

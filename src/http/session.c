@@ -37,7 +37,7 @@ static const struct http_limits *limits_of(const struct http_session *s)
 static void log_request(const struct http_session *s, const struct conn *conn, const struct http_request *request,
                         unsigned status, size_t length)
 {
-    char peer[ADDRESS_TEXT];
+    char peer[ADDRESS_TEXT], told[ADDRESS_TEXT];
     struct bytes agent = request != NULL ? http_request_field(request, "user-agent") : (struct bytes){ 0 };
     struct bytes method = request != NULL ? request->method : (struct bytes){ .data = "-", .len = 1 };
     struct bytes target = request != NULL ? request->target : (struct bytes){ .data = "-", .len = 1 };
@@ -50,6 +50,7 @@ static void log_request(const struct http_session *s, const struct conn *conn, c
         log_duration("duration", deadline_now() - (s->began != 0 ? s->began : conn->now)),
         log_bytes("target", target.data, target.len < 1024 ? target.len : 1024),
         log_bytes("agent", agent.len > 0 ? agent.data : "-", agent.len > 0 ? agent.len < 256 ? agent.len : 256 : 1),
+        conn->told.len > 0 ? log_text("told", address_format(&conn->told, told)) : (struct log_field){ 0 },
         { 0 },
     };
     access_write(conn->context->access, fields);

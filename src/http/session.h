@@ -68,8 +68,9 @@ enum handler_next http_session_drain(struct conn *conn, void *state, struct outp
 void http_session_close(void *state);
 
 /* The part of a struct handler that is the same for all that speak HTTP. */
-#define HTTP_HOOKS                                                                                     \
-    .state_size = sizeof(struct http_session), .open = http_session_open, .input = http_session_input, \
-    .eof = http_session_eof, .expire = http_session_expire, .drain = http_session_drain, .close = http_session_close
+#define HTTP_HOOKS                                                                                                    \
+    .alpn = "http/1.1", .state_size = sizeof(struct http_session), .open = http_session_open,                         \
+    .input = http_session_input, .eof = http_session_eof, .expire = http_session_expire, .drain = http_session_drain, \
+    .close = http_session_close
 
 #endif
