@@ -368,35 +368,44 @@ static void go_on(struct server *server)
         start_change(server);
 }
 
-static void end_change(struct server *server, uint64_t *count)
+static void count_change(struct server *server, uint64_t *count)
 {
     pthread_mutex_lock(&server->lock);
     ++*count;
     pthread_mutex_unlock(&server->lock);
-    go_on(server);
 }
 
 static void fail_change(struct server *server, const char *error)
 {
     snprintf(server->failure, sizeof server->failure, "reload failed: %s; ", error);
-    end_change(server, &server->reloads_failed);
+    count_change(server, &server->reloads_failed);
+    go_on(server);
+}
+
+static void on_started(struct server *server)
+{
+    server->started = true;
+    atomic_store(&server->ready, server->stop == STOP_NONE);
+    log_event(LEVEL_NOTICE, "ready", log_number("listeners", server->generations->socket_count),
+              log_number("threads", server->worker_count));
+}
+
+static void on_reloaded(struct server *server)
+{
+    server->failure[0] = '\0';
+    atomic_fetch_sub(&server->generations->before->users, 1);
+    count_change(server, &server->reloads);
+    log_event(LEVEL_NOTICE, "reloaded", log_number("listeners", server->generations->socket_count));
 }
 
 /* Every worker serves the newest generation. */
 static void on_taken(struct server *server)
 {
-    if (!server->started) {
-        server->started = true;
-        log_event(LEVEL_NOTICE, "ready", log_number("listeners", server->generations->socket_count),
-                  log_number("threads", server->worker_count));
-        atomic_store(&server->ready, server->stop == STOP_NONE);
-        go_on(server);
-        return;
-    }
-    log_event(LEVEL_NOTICE, "reloaded", log_number("listeners", server->generations->socket_count));
-    server->failure[0] = '\0';
-    atomic_fetch_sub(&server->generations->before->users, 1);
-    end_change(server, &server->reloads);
+    if (server->started)
+        on_reloaded(server);
+    else
+        on_started(server);
+    go_on(server);
 }
 
 static void start_change(struct server *server)
