@@ -681,7 +681,7 @@ bool conn_open(struct conn_pool *pool, const struct conn_settings *settings, int
         free(c);
         return false;
     }
-    c->face = (struct conn){ .peer = *peer, .context = &settings->context, .now = now };
+    c->face = (struct conn){ .peer = *peer, .context = &settings->context, .now = now, .draining = pool->draining };
     c->opened = now;
     c->settings = settings;
     c->ticket = ticket;
@@ -703,12 +703,19 @@ static bool conn_listens(const struct connection *c)
     return c->phase == PHASE_OPEN && c->output == NULL && !c->eof;
 }
 
+void conn_pool_announce(struct conn_pool *pool)
+{
+    pool->draining = true;
+    for (struct connection *c = pool->first; c != NULL; c = c->next)
+        c->face.draining = true;
+}
+
 void conn_pool_drain(struct conn_pool *pool)
 {
+    conn_pool_announce(pool);
     /* first what has come already: a request that waits in the socket is in flight */
     for (struct connection *c = pool->first, *next; c != NULL; c = next) {
         next = c->next;
-        c->face.draining = true;
         if (conn_listens(c))
             on_readable(conn_fd(c), EV_READ, c);
     }

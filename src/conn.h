@@ -74,10 +74,14 @@ struct conn_pool {
     struct relay relay;
     struct connection *first;
     size_t count;
+    bool draining; /* new connections too */
 };
 
 /* 0, or -1 when memory ran out. */
 int conn_pool_init(struct conn_pool *pool, struct event_base *base);
+
+/* The server is about to stop: whatever the handlers answer from now on, on any connection, is the last. */
+void conn_pool_announce(struct conn_pool *pool);
 
 /* Tells every connection that the server stops. */
 void conn_pool_drain(struct conn_pool *pool);

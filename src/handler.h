@@ -78,7 +78,7 @@ struct handler {
     enum handler_next (*eof)(struct conn *conn, void *state, struct output *out);
     /* The time asked for by conn_timeout() is over. ABORT. */
     enum handler_next (*expire)(struct conn *conn, void *state, struct output *out);
-    /* The server stops; conn->draining is true from here on. FINISH. */
+    /* The server stops; conn->draining has been true for a moment. FINISH. */
     enum handler_next (*drain)(struct conn *conn, void *state, struct output *out);
     /* Exactly once after open, to free what the handler allocated for this connection. Nothing. */
     void (*close)(void *state);

@@ -12,7 +12,7 @@
 
 #define MILLISECOND 1000000 /* ns */
 
-/* How long a muted listener waits for handshakes that are under way. */
+/* How long a listener that is muted waits for handshakes, and a stop for requests, that are under way. */
 static const struct timeval grace = { .tv_usec = 100000 };
 
 enum wish { WISH_NONE, WISH_DRAIN, WISH_ABORT };
@@ -117,6 +117,7 @@ static void drain_connections(struct worker *worker)
     event_base_loopbreak(worker->base);
 }
 
+/* What is on its way, a handshake or a request, has the grace to arrive. */
 static void drain(struct worker *worker)
 {
     worker->draining = true;
@@ -124,8 +125,11 @@ static void drain(struct worker *worker)
         retire(worker, worker->plan->sockets[i].listener);
     if (worker->plan != NULL)
         worker->plan->count = 0;
-    if (worker->muted_count == 0)
+    conn_pool_announce(&worker->pool);
+    if (worker->muted_count == 0 && worker->pool.count == 0)
         drain_connections(worker);
+    else
+        evtimer_add(worker->grace, &grace);
 }
 
 static void on_grace(evutil_socket_t fd, short what, void *arg)
