@@ -6,7 +6,7 @@
 The keywords are the sections of the INI file: "server", and one for each listener ("echo" and "web" when none is
 named).  A listener binds 127.0.0.1:0 and its real port is read from the log, so any number of tests run side by side.
 The names "web" and "admin" stand for the handlers greeting and admin, any other for echo.
-Nothing here sleeps: a test waits for bytes, for a log line or for a descriptor, always with a deadline.
+No test sleeps: it waits for bytes, for a log line, for a metric or for a descriptor, always with a deadline.
 
 Leaving the block closes the sockets made by connect(), stops the daemon with SIGTERM, and asserts exit status 0 and a
 clean log: no sanitizer or valgrind report, no warning or error that was not announced by expect_log().
@@ -47,6 +47,15 @@ def instrumented():
         return True
     with open(BINARY, 'rb') as binary:
         return re.search(rb'__(a|t|m|ub)san_', binary.read()) is not None
+
+
+def wait_until(condition, why, timeout=TIMEOUT):
+    """For what tells nobody that it has come.  WHY gives the sentence when it does not come."""
+    end = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(why())
+        time.sleep(0.001)
 
 
 # Configuration and one-shot runs
@@ -246,8 +255,10 @@ class Echod:
         return ini(**sections | {'server': {'log_level': 'debug'} | sections.get('server', {})})
 
     def write_ini(self, text):
-        with open(self.path('echod.ini'), 'w', encoding='utf-8') as file:
+        """As a whole: who reads it meanwhile gets the old one."""
+        with open(self.path('echod.ini.new'), 'w', encoding='utf-8') as file:
             file.write(text.replace('@FOLDER@', self.folder.name))
+        os.replace(file.name, self.path('echod.ini'))
 
     def reload(self, text=None, **sections):
         """Reloads with another file, unless none is given, and waits until it is in force."""
@@ -409,6 +420,10 @@ class Echod:
 
     def fds(self):
         return len(os.listdir(f'/proc/{self.process.pid}/fd'))
+
+    def wait_fds(self, count):
+        """Until it has so many descriptors; connections that we have closed take a moment to go."""
+        wait_until(lambda: self.fds() == count, lambda: f'{self.fds()} descriptors, not {count}\n{self.log()}')
 
     def cpu(self):
         """Seconds of CPU used."""
