@@ -1,4 +1,4 @@
-"""The process: command line, exit status, signals and drain, threads, limits, log."""
+"""The process: command line, exit status, signals and drain, threads, log."""
 
 import http.client
 import json
@@ -280,46 +280,6 @@ class Threads(unittest.TestCase):
         with Echod(server=dict(threads='auto')) as d:
             d.turn()
             self.assertGreaterEqual(int(d.wait_log('ready').fields['threads']), 1)
-
-
-class Limits(unittest.TestCase):
-
-    def test_max_connections(self):
-        """Refused is closed at once, told once an episode; a slot that falls free is used again."""
-        for threads in 1, 4:
-            with self.subTest(threads=threads), Echod(server=dict(threads=threads, max_connections=3), echo={}) as d:
-                d.expect_log('connection refused.* reason=max_connections')
-                socks = [d.connect('echo') for _ in range(10)]
-                served = [sock for sock in socks if echoes(sock)]
-                self.assertEqual(len(served), 3)
-                for sock in served:
-                    sock.close()
-                d.wait_log('closed', count=3)
-                self.assertTrue(any(echoes(d.connect('echo')) for _ in range(10)))
-                d.stop()
-                self.assertEqual(len(d.log_lines('connection refused', reason='max_connections')), 1)
-
-    def test_descriptors(self):
-        """EMFILE: paused with one line and no spin, those inside are served, and it goes on by itself."""
-        if 'valgrind' in COMMAND[0]:
-            self.skipTest('valgrind closes the connections that it tells to be over the limit')
-        with Echod(nofile=64, echo={}) as d:
-            d.expect_log('too few descriptors for max_connections')
-            d.expect_log('accept paused.*error="Too many open files"')
-            socks = [d.connect('echo') for _ in range(100)]
-            d.wait_log('accept paused')
-            cpu = d.cpu()
-            silent(socks[-1], 1.5)
-            if not instrumented():
-                self.assertLess(d.cpu() - cpu, 0.1)
-            self.assertTrue(echoes(socks[0]))
-            for sock in socks[:80]:
-                sock.close()
-            for sock in socks[80:]:
-                self.assertTrue(echoes(sock))
-            self.assertEqual(d.wait_log('accept resumed').level, 'notice')
-            d.stop()
-            self.assertEqual(len(d.log_lines('accept paused')), 1)
 
 
 class Log(unittest.TestCase):
