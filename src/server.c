@@ -257,6 +257,8 @@ static void reopen_access(struct server *server)
         log_event(LEVEL_WARNING, "cannot reopen the access log", log_text("path", where), log_errno(errno));
         return;
     }
+    if (sinks[0] < 0)
+        return; /* it is off */
     turn_access(server, sinks);
     log_event(LEVEL_INFO, "access log reopened", log_text("path", where));
 }
