@@ -18,6 +18,7 @@ Environment: ECHOD, the binary (top_builddir/echod); ECHOD_WRAPPER, words in fro
 import collections
 import contextlib
 import ctypes
+import http.client
 import json
 import os
 import re
@@ -102,12 +103,18 @@ def run_ini(text, *args, **options):
 
 Line = collections.namedtuple('Line', 'raw time level message fields')
 
+JOURNAL_LINE = re.compile(r'<([3-7])>(.*)')
+PRIORITIES = {'3': 'error', '4': 'warning', '5': 'notice', '6': 'info', '7': 'debug'}
 TEXT_LINE = re.compile(r'(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (error|warning|notice|info|debug|access) (.*)')
 FIELD = re.compile(r' (\w+)=("(?:[^"\\]|\\.)*"|[^ ]*)')
 
 
 def parse_line(raw):
     """One line of stderr; its level is None if it is no log line."""
+    match = JOURNAL_LINE.fullmatch(raw)
+    if match:
+        text = match[2] if match[2].startswith('{') else f'0000-00-00T00:00:00.000Z {PRIORITIES[match[1]]} {match[2]}'
+        return parse_line(text)._replace(raw=raw)
     if raw.startswith('{'):
         fields = json.loads(raw)
         return Line(raw, *(fields.pop(key) for key in ('time', 'level', 'message')), fields)
@@ -150,13 +157,13 @@ class Echod:
 
     NOFILE is its RLIMIT_NOFILE; ENVIRONMENT is added to ours; ACTIVATED are pairs of a name and a listening socket that
     are handed over as by systemd; WATCHDOG are the microseconds of WATCHDOG_USEC; NOTIFIED: what sd_notify(3) tells is
-    kept, for wait_told().
+    kept, for wait_told().  SETUP is called in the child, and WORDS stand in front of the command.
     """
 
-    def __init__(self, nofile=None, environment=None, activated=(), watchdog=None, notified=False, setup=None,
+    def __init__(self, nofile=None, environment=None, activated=(), watchdog=None, notified=False, setup=None, words=(),
                  **sections):
         self.text = self.configuration(sections)
-        self.nofile, self.setup = nofile, setup
+        self.nofile, self.setup, self.words = nofile, setup, words
         self.environment, self.activated = environment or {}, activated
         if watchdog:
             self.environment['WATCHDOG_USEC'] = str(watchdog)
@@ -174,7 +181,7 @@ class Echod:
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory(prefix='echod-test-')
         self.write_ini(self.text)
-        words, options = activation(self.activated) if self.activated else ([], dict(env=dict(os.environ)))
+        words, options = activation(self.activated) if self.activated else (self.words, dict(env=dict(os.environ)))
         options['env'] |= self.environment
         if self.notified:
             self.listen_to_notices(options['env'])
@@ -560,6 +567,87 @@ def parse_answers(raw, methods=()):
             raw = raw[length:]
         answers.append(answer)
     return answers
+
+
+# Clients that come and go
+
+REQUEST = b'GET /Ada HTTP/1.1\r\nHost: localhost\r\n\r\n'
+LAST = b'GET /Ada HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
+
+
+def body(sock):
+    """The content of one answer on a connection that goes on."""
+    answer = http.client.HTTPResponse(sock)
+    answer.begin()
+    return answer.read()
+
+
+def talk_echo(sock):
+    data = os.urandom(5000)
+    sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
+    recv_same(sock, data)
+
+
+def talk_http(sock, requests=(REQUEST, LAST)):
+    for request in requests:
+        sock.sendall(request)
+        if body(sock) != b'Hello, Ada':
+            raise AssertionError('another answer')
+
+
+def talk_once(sock):
+    talk_http(sock, [LAST])
+
+
+class Clients:
+    """Threads that connect, are served and close, until the block ends; the first thing wrong is raised there.
+
+    TALK is called with a connected socket.  With MAY_BE_REFUSED a connect that fails ends a client in peace.
+    """
+
+    def __init__(self, address, talk, count=6, may_be_refused=False):
+        self.address, self.talk, self.may_be_refused = address, talk, may_be_refused
+        self.stopped, self.served, self.errors = threading.Event(), [0] * count, []
+        self.threads = [threading.Thread(target=self.run, args=[i]) for i in range(count)]
+
+    def run(self, index):
+        try:
+            while not self.stopped.is_set():
+                try:
+                    sock = connect(self.address)
+                except ConnectionRefusedError:
+                    if self.may_be_refused:
+                        return
+                    raise
+                with sock:
+                    self.talk(sock)
+                self.served[index] += 1
+        except (OSError, AssertionError) as error:
+            self.errors.append(error)
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def stop(self):
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+
+    def __exit__(self, kind, error, traceback):
+        self.stop()
+        if not kind and self.errors:
+            raise self.errors[0]
+
+    def wait(self, more=1):
+        """Until each has been served so many times more."""
+        goals = [count + more for count in self.served]
+        wait_until(lambda: self.errors or all(count >= goal for count, goal in zip(self.served, goals)),
+                   lambda: f'{self.served} of {goals}')
+        if self.errors:
+            raise self.errors[0]
 
 
 # Metrics

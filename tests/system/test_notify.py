@@ -7,8 +7,8 @@ import tempfile
 import time
 import unittest
 
-from harness import (COMMAND, SLOW, Echod, activation, connect, ini, parse_answers, recv_all, recv_same, run,
-                     stopped_worker)
+from harness import (COMMAND, SLOW, Clients, Echod, activation, connect, ini, parse_answers, recv_all, recv_same, run,
+                     stopped_worker, talk_echo, talk_once)
 
 STUCK = 5       # seconds after which a loop counts as standing still
 TICK = 1        # seconds from one ping to the next, at most
@@ -249,6 +249,23 @@ class Activation(unittest.TestCase):
                 recv_same(sock, b'early')
                 sock.close()
             d.stop()
+
+    def test_restart_under_load(self):
+        """Nobody is refused, reset or left without an answer, however often it is restarted."""
+        echo, web, unix = self.listen(), self.listen(), self.unix()
+        options = dict(activated=[('e', echo), ('w', web), ('e', unix)], echo=dict(address='systemd:e'),
+                       web=dict(address='systemd:w'), server=dict(threads=2, log_level='info'))
+        with Clients(echo.getsockname(), talk_echo, 3) as one, Clients(web.getsockname(), talk_once, 3) as two, \
+             Clients(unix.getsockname(), talk_echo, 3) as three:
+            for _ in range(4):
+                with Echod(**options) as d:
+                    for clients in one, two, three:
+                        clients.wait(3)
+                    d.stop()
+            with Echod(**options):
+                for clients in one, two, three:
+                    clients.wait()
+                    clients.stop()
 
     def test_reload(self):
         """A name stays, goes, and comes back; what stays is not told anew."""

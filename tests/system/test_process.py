@@ -11,10 +11,9 @@ import tempfile
 import time
 import unittest
 
-from harness import (COMMAND, SLOW, TIMEOUT, Echod, connect, fill, ini, instrumented, parse_answers, parse_line,
-                     recv_all, recv_same, run, run_ini, silent)
+from harness import (COMMAND, REQUEST, SLOW, TIMEOUT, Clients, Echod, body, connect, fill, ini, instrumented, parse_answers,
+                     parse_line, recv_all, recv_same, run, run_ini, silent, talk_echo, talk_once, wait_until)
 
-REQUEST = b'GET /Ada HTTP/1.1\r\nHost: localhost\r\n\r\n'
 KIB, MIB = 1024, 1024 * 1024
 
 
@@ -230,6 +229,33 @@ class Stop(unittest.TestCase):
             d.probe.close()
             d.wait()
 
+    def test_under_load(self):
+        """Who is connected while it stops is served in full; who comes later is refused; nobody is reset."""
+        for threads, delay in ((1, '0'), (3, '0'), (2, '300ms')):
+            with self.subTest(threads=threads, delay=delay), \
+                 Echod(server=dict(threads=threads, drain_delay=delay, log_level='info'), echo={}, web={}) as d, \
+                 Clients(d.addr('echo'), talk_echo, 4, may_be_refused=True) as echo, \
+                 Clients(d.addr('web'), talk_once, 4, may_be_refused=True) as web:
+                echo.wait(3)
+                web.wait(3)
+                d.kill()
+                if delay != '0':
+                    echo.wait(3)
+                d.wait()
+
+    def test_new_connection(self):
+        """One whose first request comes a moment after the signal is answered, and told that it is the last."""
+        with Echod(web={}) as d:
+            sock = d.connect('web')
+            d.kill()
+            d.wait_log('draining')
+            silent(sock, 0.03)
+            sock.sendall(REQUEST)
+            answer, = parse_answers(recv_all(sock))
+            self.assertIn(('Connection', 'close'), answer.headers)
+            sock.close()
+            d.wait()
+
     def test_drain_timeout(self):
         """What does not finish is cut, and the stop is still a clean one."""
         with Echod(server=dict(drain_timeout='300ms')) as d:
@@ -329,6 +355,52 @@ class Log(unittest.TestCase):
                 self.assertEqual(len(d.log_lines('closed')), 1)
 
 
+class Journal(unittest.TestCase):
+    """Lines begin with their priority when the journal reads them, and only then (sd-daemon(3))."""
+
+    WORDS = 'sh', '-c', 'JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2) exec "$@"', 'sh'
+
+    def test_priorities(self):
+        for log_format in 'text', 'json':
+            server = dict(log_format=log_format, access_log='stderr', max_connections=1)
+            with self.subTest(log_format=log_format), Echod(words=self.WORDS, server=server, web={}) as d:
+                d.expect_log('connection refused')
+                with d.connect('web') as sock:
+                    sock.sendall(REQUEST)
+                    self.assertEqual(body(sock), b'Hello, Ada')
+                    recv_all(d.connect('web'))
+                d.reload_fails('nonsense', d.text + 'nonsense = 1\n')
+                d.stop()
+                priorities = dict(listening='5', ready='5', request='6', closed='7', stopped='5')
+                for message, priority in priorities.items() | {('connection refused', '4'), ('reload failed', '3')}:
+                    line = d.log_lines(message)[0]
+                    rest = '{"time":' if log_format == 'json' else message
+                    self.assertTrue(line.raw.startswith(f'<{priority}>{rest}'), line.raw)
+                self.assertTrue(all(re.match('<[3-7]>', line.raw) for line in d.log_lines()))
+
+    def test_wrong_configuration(self):
+        with tempfile.NamedTemporaryFile('w', suffix='.ini') as file:
+            file.write('nonsense\n')
+            file.flush()
+            done = subprocess.run([*self.WORDS, *COMMAND, '-c', file.name], stderr=subprocess.PIPE, check=False)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn(f'<3>{file.name}:1: '.encode(), done.stderr)
+
+    def test_another_stream(self):
+        with Echod(environment=dict(JOURNAL_STREAM='1:1'), web={}) as d:
+            self.assertFalse(d.log_lines(lambda line: line.raw.startswith('<')))
+
+    def test_file(self):
+        """What goes to a file has its time, whoever reads stderr."""
+        with Echod(words=self.WORDS, server=dict(access_log='@FOLDER@/log'), web={}) as d:
+            with d.connect('web') as sock:
+                sock.sendall(REQUEST)
+                body(sock)
+            d.stop()
+            with open(d.path('log'), encoding='ascii') as file:
+                self.assertRegex(file.read(), r'^\d{4}-')
+
+
 class AccessLog(unittest.TestCase):
     """One line a request, to stderr or a file, and nothing from a stranger's request unescaped."""
 
@@ -367,6 +439,70 @@ class AccessLog(unittest.TestCase):
                     lines = [parse_line(raw) for raw in file.read().splitlines()]
                 self.check(lines[:len(self.ASKED)])
                 self.check(lines[len(self.ASKED):])
+
+    def test_silent(self):
+        """Health checks that only connect leave no line, but at debug."""
+        with Echod(server=dict(log_level='info', access_log='stderr')) as d:
+            before = len(d.log_lines())
+            for name in 'echo', 'web':
+                for _ in range(3):
+                    d.connect(name).close()
+            d.turn()
+            self.ask(d)
+            d.wait_log('request', 4)
+            d.stop()
+            self.assertEqual({line.message for line in d.log_lines()[before:]}, {'request', 'draining', 'stopped'})
+
+    def test_rotated(self):
+        """SIGUSR1 after a rename: what comes then is in the new file, and no line is lost or cut."""
+        for threads in 1, 3:
+            server = dict(threads=threads, access_log='@FOLDER@/log')
+            with self.subTest(threads=threads), Echod(server=server, web={}) as d:
+                socks = [d.connect('web') for _ in range(6)]
+                for number in range(1, 9):
+                    for i, sock in enumerate(socks):
+                        sock.sendall(b''.join(REQUEST.replace(b'Ada', b'%d-%d-%d' % (i, number, k)) for k in range(40)))
+                    os.rename(d.path('log'), d.path(f'log.{number}'))
+                    d.kill(signal.SIGUSR1)
+                    d.wait_log('access log reopened', number, path=d.path('log'))
+                    wait_until(lambda: os.path.exists(d.path('log')), lambda: 'not reopened')
+                for sock in socks:
+                    sock.shutdown(socket.SHUT_WR)
+                    self.assertEqual(len(parse_answers(recv_all(sock))), 8 * 40)
+                with d.connect('web') as sock:
+                    sock.sendall(REQUEST)
+                    body(sock)
+                d.stop()
+                names = [f'log.{number}' for number in range(1, 9)] + ['log']
+                texts = [self.read(d, name) for name in names]
+                self.assertIn('target=/Ada', texts[-1])
+                self.assertTrue(all(text.endswith('\n') for text in texts if text))
+                for i in range(6):
+                    found = re.findall(rf' target=/{i}-(\d)-(\d+) ', ''.join(texts))
+                    self.assertEqual(found, [(str(number), str(k)) for number in range(1, 9) for k in range(40)])
+
+    def read(self, d, name):
+        with open(d.path(name), encoding='ascii') as file:
+            return file.read()
+
+    def test_cannot_be_reopened(self):
+        """Then the old file goes on."""
+        with Echod(server=dict(access_log='@FOLDER@/log'), web={}) as d:
+            d.expect_log('cannot reopen the access log path=.*log error="Is a directory"')
+            os.rename(d.path('log'), d.path('old'))
+            os.mkdir(d.path('log'))
+            d.kill(signal.SIGUSR1)
+            d.wait_log('cannot reopen the access log')
+            self.ask(d)
+            d.stop()
+            self.assertEqual(self.read(d, 'old').count('\n'), len(self.ASKED))
+
+    def test_nothing_to_reopen(self):
+        with Echod(web={}) as d:
+            d.kill(signal.SIGUSR1)
+            d.reload()
+            d.stop()
+            self.assertFalse(d.log_lines('access log reopened'))
 
 
 if __name__ == '__main__':

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import http.client
 import os
 import re
 import signal
@@ -13,17 +12,8 @@ import threading
 import time
 import unittest
 
-from harness import (SLOW, TIMEOUT, Echod, connect, instrumented, parse_answers, recv_all, recv_same, wait_until)
-
-REQUEST = b'GET /Ada HTTP/1.1\r\nHost: localhost\r\n\r\n'
-LAST = b'GET /Ada HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
-
-
-def body(sock):
-    """The content of one answer on a connection that goes on."""
-    answer = http.client.HTTPResponse(sock)
-    answer.begin()
-    return answer.read()
+from harness import (LAST, REQUEST, SLOW, TIMEOUT, Clients, Echod, body, connect, instrumented, parse_answers, recv_all,
+                     recv_same, talk_echo, talk_http)
 
 
 def greets(address):
@@ -48,67 +38,6 @@ def free_address():
     """An address that was free a moment ago."""
     with socket.create_server(('127.0.0.1', 0)) as sock:
         return sock.getsockname()
-
-
-class Clients:
-    """Threads that connect, are served and close, until the block ends; the first thing wrong is raised there.
-
-    TALK is called with a connected socket.  With MAY_BE_REFUSED a connect that fails ends a client in peace.
-    """
-
-    def __init__(self, address, talk, count=6, may_be_refused=False):
-        self.address, self.talk, self.may_be_refused = address, talk, may_be_refused
-        self.stopped, self.served, self.errors = threading.Event(), [0] * count, []
-        self.threads = [threading.Thread(target=self.run, args=[i]) for i in range(count)]
-
-    def run(self, index):
-        try:
-            while not self.stopped.is_set():
-                try:
-                    sock = connect(self.address)
-                except ConnectionRefusedError:
-                    if self.may_be_refused:
-                        return
-                    raise
-                with sock:
-                    self.talk(sock)
-                self.served[index] += 1
-        except (OSError, AssertionError) as error:
-            self.errors.append(error)
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        self.stopped.set()
-        for thread in self.threads:
-            thread.join()
-        if not kind and self.errors:
-            raise self.errors[0]
-
-    def wait(self, more=1):
-        """Until each has been served so many times more."""
-        goals = [count + more for count in self.served]
-        wait_until(lambda: self.errors or all(count >= goal for count, goal in zip(self.served, goals)),
-                   lambda: f'{self.served} of {goals}')
-        if self.errors:
-            raise self.errors[0]
-
-
-def talk_echo(sock):
-    data = os.urandom(5000)
-    sock.sendall(data)
-    sock.shutdown(socket.SHUT_WR)
-    recv_same(sock, data)
-
-
-def talk_http(sock):
-    for request in REQUEST, LAST:
-        sock.sendall(request)
-        if body(sock) != b'Hello, Ada':
-            raise AssertionError('another answer')
 
 
 def talk_anything(sock):
