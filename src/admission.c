@@ -132,8 +132,10 @@ enum refusal admission_take(struct admission *admission, struct admission_gate *
         refusal = admission_take_address(admission, limits, peer, address);
     if (refusal == REFUSALS && !rate_take(gate, limits->rate, now))
         refusal = REFUSED_RATE;
-    if (refusal != REFUSALS)
+    if (refusal != REFUSALS) {
         admission_release(admission, gate, *address);
+        *address = NULL;
+    }
     return refusal;
 }
 
