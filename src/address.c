@@ -104,6 +104,8 @@ const char *address_of_socket(int fd, char buf[ADDRESS_SOCKET_TEXT])
     struct sockaddr_un un = { .sun_family = AF_UNSPEC };
     socklen_t len = sizeof un;
     getsockname(fd, (struct sockaddr *)&un, &len);
+    if (len > sizeof un) /* Linux counts the NUL behind the longest path */
+        len = sizeof un;
     size_t path = len > offsetof(struct sockaddr_un, sun_path) ? len - offsetof(struct sockaddr_un, sun_path) : 0;
     if (un.sun_family == AF_UNIX) {
         bool abstract = path > 0 && un.sun_path[0] == '\0';
