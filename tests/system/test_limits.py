@@ -44,6 +44,7 @@ class Limits(unittest.TestCase):
         labels = dict(listener=listener, reason=reason)
         self.assertEqual(metrics['echod_connections_refused_total', labels], refused)
         self.assertEqual(metrics['echod_connections_refused_total'], refused)
+        d.wait_log('connection refused', told)
         lines = d.log_lines('connection refused')
         self.assertEqual([line.fields['reason'] for line in lines], [reason] * told)
         self.assertEqual((lines[0].level, lines[0].fields['listener']), ('warning', listener))

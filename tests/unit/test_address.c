@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 static struct address parsed(const char *text)
 {
@@ -173,5 +175,129 @@ START_TEST(test_overlaps_by_scope)
 }
 END_TEST
 
+/* --- Networks -------------------------------------------------------------------------------------------------------- */
+
+START_TEST(test_network)
+{
+    static const struct {
+        const char *address;
+        unsigned v4, v6;
+        const char *network;
+    } cases[] = {
+        { "10.1.2.3:80", 32, 64, "10.1.2.3:0" },
+        { "10.1.2.3:80", 31, 64, "10.1.2.2:0" },
+        { "10.1.2.3:80", 25, 64, "10.1.2.0:0" },
+        { "10.1.2.255:80", 25, 64, "10.1.2.128:0" },
+        { "10.1.2.3:80", 24, 64, "10.1.2.0:0" },
+        { "10.1.2.3:80", 8, 64, "10.0.0.0:0" },
+        { "255.1.2.3:80", 1, 64, "128.0.0.0:0" },
+        { "127.1.2.3:80", 1, 64, "0.0.0.0:0" },
+        { "[2001:db8:1:2:3:4:5:6]:80", 32, 128, "[2001:db8:1:2:3:4:5:6]:0" },
+        { "[2001:db8:1:2:3:4:5:7]:80", 32, 127, "[2001:db8:1:2:3:4:5:6]:0" },
+        { "[2001:db8:1:2:3:4:5:6]:80", 32, 64, "[2001:db8:1:2::]:0" },
+        { "[2001:db8:1:ffff:3:4:5:6]:80", 32, 56, "[2001:db8:1:ff00::]:0" },
+        { "[2001:db8:1:ffff:3:4:5:6]:80", 32, 57, "[2001:db8:1:ff80::]:0" },
+        { "[ffff::1]:80", 32, 1, "[8000::]:0" },
+        { "[::ffff:10.1.2.3]:80", 32, 64, "10.1.2.3:0" },
+        { "[::ffff:10.1.2.3]:80", 24, 128, "10.1.2.0:0" },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct address a = parsed(cases[i].address), expected = parsed(cases[i].network);
+        struct address network = address_network(&a, cases[i].v4, cases[i].v6);
+        char text[ADDRESS_TEXT];
+        ck_assert_str_eq(address_format(&network, text), cases[i].network);
+        ck_assert_mem_eq(&network.sa, &expected.sa, expected.len); /* they are compared as bytes */
+        ck_assert_uint_eq(network.len, expected.len);
+    }
+}
+END_TEST
+
+/* Whatever else a peer's address has in it: a flow, or what the kernel left behind a unix socket's family. */
+START_TEST(test_network_compares_as_bytes)
+{
+    struct address a = parsed("[fe80::1]:80"), b = a, one, two;
+    b.sa.v6.sin6_flowinfo = 5;
+    b.sa.v6.sin6_port = 9;
+    one = address_network(&a, 32, 64);
+    two = address_network(&b, 32, 64);
+    ck_assert_mem_eq(&one, &two, sizeof one);
+    b.sa.v6.sin6_scope_id = 2; /* another link */
+    two = address_network(&b, 32, 64);
+    ck_assert_mem_ne(&one, &two, sizeof one);
+    memset(&a, 'a', sizeof a);
+    memset(&b, 'b', sizeof b);
+    a.sa.any.sa_family = b.sa.any.sa_family = AF_UNIX;
+    a.len = b.len = sizeof a.sa.any.sa_family;
+    one = address_network(&a, 32, 64);
+    two = address_network(&b, 32, 64);
+    ck_assert_mem_eq(&one, &two, sizeof one);
+}
+END_TEST
+
+/* --- Sockets --------------------------------------------------------------------------------------------------------- */
+
+START_TEST(test_of_socket)
+{
+    static const char *const texts[] = { "127.0.0.1:0", "[::1]:0" };
+    for (int i = 0; i < 2; i++) {
+        struct address a = parsed(texts[i]);
+        char text[ADDRESS_SOCKET_TEXT], expected[ADDRESS_TEXT];
+        int fd = socket(a.sa.any.sa_family, SOCK_STREAM, 0);
+        ck_assert_int_eq(bind(fd, &a.sa.any, a.len), 0);
+        ck_assert_int_eq(getsockname(fd, &a.sa.any, &a.len), 0);
+        ck_assert_uint_ne(address_port(&a), 0);
+        ck_assert_ptr_eq(address_of_socket(fd, text), text);
+        ck_assert_str_eq(text, address_format(&a, expected));
+        close(fd);
+    }
+}
+END_TEST
+
+/* What a unix socket is called that is bound to these bytes of sun_path. */
+static const char *unix_text(const char *path, size_t len)
+{
+    static char text[ADDRESS_SOCKET_TEXT];
+    struct sockaddr_un un = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    memcpy(un.sun_path, path, len);
+    if (len > 0)
+        ck_assert_int_eq(bind(fd, (struct sockaddr *)&un, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)),
+                         0);
+    address_of_socket(fd, text);
+    close(fd);
+    if (len > 0 && path[0] != '\0')
+        unlink(path);
+    return text;
+}
+
+START_TEST(test_of_unix_socket)
+{
+    struct sockaddr_un un;
+    char folder[] = "/tmp/echod-test-XXXXXX", path[sizeof un.sun_path + 1], expected[256];
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    int n = snprintf(path, sizeof path, "%s/s", folder);
+    snprintf(expected, sizeof expected, "unix:%s", path);
+    ck_assert_str_eq(unix_text(path, (size_t)n + 1), expected);
+    memset(path + n, 'x', sizeof path - (size_t)n); /* the longest, which no NUL ends */
+    path[sizeof un.sun_path] = '\0';
+    snprintf(expected, sizeof expected, "unix:%s", path);
+    ck_assert_str_eq(unix_text(path, sizeof un.sun_path), expected);
+    rmdir(folder);
+    n = snprintf(path, sizeof path, "%cechod-test-%d", '\0', (int)getpid());
+    snprintf(expected, sizeof expected, "unix:@%s", path + 1);
+    ck_assert_str_eq(unix_text(path, (size_t)n), expected);
+    ck_assert_str_eq(unix_text("", 0), "unix:");
+}
+END_TEST
+
+START_TEST(test_format_of_unix)
+{
+    struct address a = { .sa.any.sa_family = AF_UNIX, .len = sizeof a.sa.any.sa_family };
+    char text[ADDRESS_TEXT];
+    ck_assert_str_eq(address_format(&a, text), "unix");
+}
+END_TEST
+
 UNIT_MAIN("address", test_parse, test_parse_refuses, test_host_too_long, test_little_room, test_port, test_overlaps,
-          test_overlaps_by_scope)
+          test_overlaps_by_scope, test_network, test_network_compares_as_bytes, test_of_socket, test_of_unix_socket,
+          test_format_of_unix)
