@@ -385,6 +385,7 @@ class Activation(ServiceTest):
                 talk(address)
                 self.assertEqual(show('ActiveState'), 'active')
                 systemctl('stop', *SOCKETS, 'echod.service')
+                self.assertFalse(os.path.exists(ECHO_PATH))
 
     def test_restart_under_load(self):
         self.start(*SOCKETS)
