@@ -305,8 +305,7 @@ class Start(ServiceTest):
         """Refused without the drop-in, and tried again, for such a failure may pass."""
         configure(ini(echo=dict(address='127.0.0.1:7'), web=dict(address='127.0.0.1:80')))
         systemctl('start', 'echod.service', status=1)
-        self.assertEqual(len(self.said("^cannot listen .*:7 .*Permission denied")), 1)
-        self.wait_said('^cannot listen', count=2)
+        self.wait_said('cannot listen on 127.0.0.1:7: Permission denied', count=2)
         drop_in_shipped('low-ports.conf')
         self.start()
         echo(('127.0.0.1', 7))
@@ -431,6 +430,7 @@ class Watchdog(ServiceTest):
                 self.wait_said('Watchdog timeout', count=index + 1)
             self.wait_said('^Started', count=index + 2)
             echo(ECHO)
+        self.assertEqual(len(self.said('^an event loop stands still')), 1) # as the server's own cannot say
 
 
 class Stop(ServiceTest):
@@ -488,8 +488,7 @@ class Journal(ServiceTest):
     def test_wrong_configuration(self):
         configure('nonsense\n')
         systemctl('start', 'echod.service', status=1)
-        entry, = self.said(f'^{CONFIG}:1: ')
-        self.assertEqual(entry['PRIORITY'], '3')
+        self.assertEqual({entry['PRIORITY'] for entry in self.said(f'^{CONFIG}:1: ')}, {'3'})
 
 
 class Security(ServiceTest):
