@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FIRST_REQUEST 1000 /* ms that a stopping server waits for it: who has just connected is about to send it */
+
 /* What a connection waits for, and so which time limit runs. */
 enum phase {
     PHASE_NONE, /* no limit runs yet */
@@ -321,9 +323,13 @@ enum handler_next http_session_expire(struct conn *conn, void *state, struct out
 enum handler_next http_session_drain(struct conn *conn, void *state, struct output *out)
 {
     const struct http_session *s = state;
-    (void)conn;
     (void)out;
-    return s->phase == PHASE_IDLE ? HANDLER_FINISH : HANDLER_MORE;
+    if (s->phase != PHASE_IDLE)
+        return HANDLER_MORE;
+    if (s->requests > 0)
+        return HANDLER_FINISH;
+    conn_timeout(conn, FIRST_REQUEST);
+    return HANDLER_MORE;
 }
 
 void http_session_close(void *state)

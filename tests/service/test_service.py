@@ -382,7 +382,6 @@ class Activation(ServiceTest):
                 systemctl('start', *SOCKETS)
                 self.assertEqual(show('ActiveState'), 'inactive')
                 talk(address)
-                self.assertEqual(show('ActiveState'), 'active')
                 systemctl('stop', *SOCKETS, 'echod.service')
                 self.assertFalse(os.path.exists(ECHO_PATH))
 

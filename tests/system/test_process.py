@@ -11,7 +11,7 @@ import tempfile
 import time
 import unittest
 
-from harness import (COMMAND, REQUEST, SLOW, TIMEOUT, Clients, Echod, body, connect, fill, ini, instrumented, parse_answers,
+from harness import (COMMAND, REQUEST, SLOW, TIMEOUT, Clients, Echod, body, connect, fill, header, ini, instrumented, parse_answers,
                      parse_line, recv_all, recv_same, run, run_ini, silent, talk_echo, talk_once, wait_until)
 
 KIB, MIB = 1024, 1024 * 1024
@@ -192,6 +192,23 @@ class Stop(unittest.TestCase):
                 if d.probe:
                     d.probe.close()
                 d.wait()
+
+    def test_drain_first_request(self):
+        """Who has just connected is about to ask, and is answered; a while later who did not ask is closed."""
+        with Echod() as d:
+            asked, asking, quiet = (d.connect('web') for _ in range(3))
+            asked.sendall(REQUEST)
+            http.client.HTTPResponse(asked).begin()
+            d.turn()
+            d.kill()
+            recv_all(asked)             # idle, so that it closes when the others are told
+            asking.sendall(REQUEST)
+            answer, = parse_answers(recv_all(asking))
+            self.assertEqual((answer.status, header(answer, 'Connection')), (200, 'close'))
+            self.assertEqual(recv_all(quiet), b'')
+            for sock in asked, asking, quiet, d.probe:
+                sock.close()
+            d.wait()
 
     def test_drain_queued(self):
         """Connections in the backlog and requests still unread when the signal comes are served, not reset."""
