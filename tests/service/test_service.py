@@ -322,12 +322,13 @@ class Start(ServiceTest):
 class Reload(ServiceTest):
 
     def test_under_load(self):
-        self.start()
+        server = dict(threads=2)
+        self.start(server=server, **BOUND)
         main = show('MainPID')
         with Load((visit, ECHO), (visit, ECHO), (stay, ECHO), (ask, WEB), (ask, WEB)):
             for i in range(6):
                 more = dict(more=dict(address='127.0.0.1:9999')) if i % 2 == 0 else {}
-                configure(ini(server=dict(drain_timeout=f'{i + 1}s'), **BOUND, **more))
+                configure(ini(server=server, **BOUND, **more))
                 systemctl('reload', 'echod.service')
                 self.wait_said('^reloaded ', count=i + 1)
                 if more:
@@ -374,7 +375,7 @@ class Activation(ServiceTest):
 
     def setUp(self):
         super().setUp()
-        configure(ini(**ACTIVATED))
+        configure(ini(server=dict(threads=2), **ACTIVATED))
 
     def test_first_connection(self):
         for talk, address in (echo, ECHO), (echo, ECHO_PATH), (greet, WEB), (greet, WEB_PATH):
