@@ -563,7 +563,7 @@ static void conn_unwrap(struct connection *c, struct bytes in)
     bool new = !c->started, open = c->phase != PHASE_PROXY || conn_take_header(c, &in);
     if (open && in.len > 0)
         open = c->record != NULL ? conn_take_records(c, in) : conn_feed(c, in);
-    if (open && new && c->started && c->face.draining)
+    if (open && new && c->started && c->pool->drained)
         conn_drain(c);
 }
 
@@ -713,6 +713,7 @@ void conn_pool_announce(struct conn_pool *pool)
 void conn_pool_drain(struct conn_pool *pool)
 {
     conn_pool_announce(pool);
+    pool->drained = true;
     /* first what has come already: a request that waits in the socket is in flight */
     for (struct connection *c = pool->first, *next; c != NULL; c = next) {
         next = c->next;

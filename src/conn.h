@@ -75,6 +75,7 @@ struct conn_pool {
     struct connection *first;
     size_t count;
     bool draining; /* new connections too */
+    bool drained;  /* conn_pool_drain() has told those that were open */
 };
 
 /* 0, or -1 when memory ran out. */

@@ -11,8 +11,9 @@ import tempfile
 import time
 import unittest
 
-from harness import (COMMAND, REQUEST, SLOW, TIMEOUT, Clients, Echod, body, connect, fill, header, ini, instrumented, parse_answers,
-                     parse_line, recv_all, recv_same, run, run_ini, silent, talk_echo, talk_once, wait_until)
+from harness import (COMMAND, REQUEST, SLOW, TIMEOUT, Clients, Echod, body, connect, fill, header, ini, instrumented,
+                     parse_answers, parse_line, recv_all, recv_same, run, run_ini, silent, talk_echo, talk_once,
+                     wait_until)
 
 KIB, MIB = 1024, 1024 * 1024
 
