@@ -34,8 +34,8 @@ void histogram_sum(struct histogram *sum, const struct histogram *other)
     counter_add(&sum->sum, counter_read(&other->sum));
 }
 
-/* Adds to the count of a status, which takes the first free place when it has none. */
-static void requests_add(struct requests *requests, unsigned status, uint64_t n)
+/* A status takes the first free place when it has none. */
+void requests_add(struct requests *requests, unsigned status, uint64_t n)
 {
     size_t i = 0;
     unsigned taken;
@@ -45,11 +45,6 @@ static void requests_add(struct requests *requests, unsigned status, uint64_t n)
     counter_add(&requests->answered[i].count, n);
     if (taken == 0)
         atomic_store_explicit(&requests->answered[i].status, status, memory_order_relaxed);
-}
-
-void requests_count(struct requests *requests, unsigned status)
-{
-    requests_add(requests, status, 1);
 }
 
 void requests_sum(struct requests *sum, const struct requests *other)

@@ -50,8 +50,17 @@ struct requests {
     struct histogram duration;
 };
 
-/* Counts an answer with this status. Only in the thread that *requests belongs to. */
-void requests_count(struct requests *requests, unsigned status);
+/* Adds so many answers with this status. Only in the thread that *requests belongs to. */
+void requests_add(struct requests *requests, unsigned status, uint64_t n);
+
+/* Counts an answer; mostly it has the status that came up first. */
+static inline void requests_count(struct requests *requests, unsigned status)
+{
+    if (atomic_load_explicit(&requests->answered[0].status, memory_order_relaxed) == status)
+        counter_add(&requests->answered[0].count, 1);
+    else
+        requests_add(requests, status, 1);
+}
 
 /* Adds what another thread has counted to a sum of the caller's own; durations too. */
 void requests_sum(struct requests *sum, const struct requests *other);

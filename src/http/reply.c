@@ -85,7 +85,7 @@ const char *http_phrase(unsigned status)
 void http_reply_init(struct http_reply *reply, unsigned status)
 {
     reply->status = status;
-    reply->type = "text/plain; charset=utf-8";
+    reply->type = NULL;
     reply->allow = NULL;
     reply->owned = NULL;
     reply->pieces = 0;
@@ -113,15 +113,24 @@ static void put_status(struct head *head, unsigned status)
     PUT(head, "\r\n");
 }
 
+static void put_type(struct head *head, const char *type)
+{
+    if (type == NULL) {
+        PUT(head, "Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n");
+        return;
+    }
+    PUT(head, "Content-Type: ");
+    put(head, type, strlen(type));
+    PUT(head, "\r\nX-Content-Type-Options: nosniff\r\n");
+}
+
 void http_reply_send(struct http_reply *reply, enum http_connection connection, bool head_only, struct output *out)
 {
     struct head head;
     head.len = 0;
     put_status(&head, reply->status);
     put_date(&head);
-    PUT(&head, "Content-Type: ");
-    put(&head, reply->type, strlen(reply->type));
-    PUT(&head, "\r\nX-Content-Type-Options: nosniff\r\n");
+    put_type(&head, reply->type);
     if (connection == HTTP_CONNECTION_CLOSE)
         PUT(&head, "Connection: close\r\n");
     else if (connection == HTTP_CONNECTION_KEEP_ALIVE)
@@ -140,6 +149,7 @@ void http_reply_send(struct http_reply *reply, enum http_connection connection, 
     output_copy(out, head.text, head.len);
     for (; i < pieces; i++)
         output_copy(out, reply->body[i].data, reply->body[i].len);
-    free(reply->owned);
+    if (reply->owned != NULL)
+        free(reply->owned);
     reply->owned = NULL;
 }

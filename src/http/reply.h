@@ -14,7 +14,7 @@
 
 struct http_reply {
     unsigned status;
-    const char *type;  /* Content-Type; UTF-8 text unless a route sets another */
+    const char *type;  /* Content-Type; NULL: UTF-8 text */
     const char *allow; /* of a 405, and of OPTIONS; else NULL */
     char *owned;       /* memory that a piece lies in; freed when the reply is sent */
     struct bytes body[HTTP_REPLY_PIECES];

@@ -115,6 +115,34 @@ static void explain(struct http_reply *reply, unsigned status)
             http_reply_add(reply, (struct bytes){ .data = texts[i].text, .len = strlen(texts[i].text) });
 }
 
+/*
+ * The last head without a body that this thread has parsed, and where it leads. Clients send the same one again and
+ * again, health checks and load tests above all; what a head means follows from its bytes and the limits alone, and its
+ * route from the table, which is constant.
+ */
+static _Thread_local struct {
+    struct http_limits limits;
+    struct http_request request; /* its bytes lie in head */
+    size_t len;                  /* 0: there is none */
+    char head[1024];
+    const struct http_route *routes; /* in which match was found; NULL: not yet */
+    struct http_match match;
+    char parameter[1024]; /* of the match, decoded */
+} last;
+
+/* The route of a request; of one that was recalled, found once. buf is memory for the parameter. */
+static struct http_match find_route(const struct http_route *routes, const struct http_request *request, char *buf)
+{
+    bool recalled = request->method.data == last.request.method.data;
+    if (recalled && last.routes == routes)
+        return last.match;
+    if (!recalled)
+        return http_route_find(routes, request->method, request->uri, buf);
+    last.routes = routes;
+    last.match = http_route_find(routes, request->method, request->uri, last.parameter);
+    return last.match;
+}
+
 /* Makes the reply to a request. decoded and allow are memory for it. */
 static void respond(const struct http_service *service, const struct conn *conn, const struct http_request *request,
                     char *decoded, char *allow, struct http_reply *reply)
@@ -124,7 +152,7 @@ static void respond(const struct http_service *service, const struct conn *conn,
     if (options)
         match.status = 200;
     else if (request->uri.len > 0)
-        match = http_route_find(service->routes, request->method, request->uri, decoded);
+        match = find_route(service->routes, request, decoded);
     if (match.route != NULL && match.status == 200 && request->precondition != 0)
         match.status = request->precondition;
     http_reply_init(reply, match.status);
@@ -177,17 +205,6 @@ static enum step hold(struct http_session *s, struct conn *conn, struct bytes he
     return STEP_NEXT;
 }
 
-/*
- * The last head without a body that this thread has parsed. Clients send the same one again and again, health checks
- * and load tests above all; and what a head means follows from its bytes and the limits alone.
- */
-static _Thread_local struct {
-    struct http_limits limits;
-    struct http_request request; /* its bytes lie in head */
-    size_t len;                  /* 0: there is none */
-    char head[1024];
-} last;
-
 static enum http_parsed recall_head(const struct http_limits *limits, struct bytes *in, struct http_request *request)
 {
     if (last.len == 0 || in->len < last.len || memcmp(in->data, last.head, last.len) != 0 ||
@@ -203,6 +220,7 @@ static void remember_head(const struct http_limits *limits, struct bytes head, c
     if (head.len > sizeof last.head)
         return;
     last.limits = *limits;
+    last.routes = NULL;
     last.len = head.len;
     memcpy(last.head, head.data, head.len);
     last.request = *request;

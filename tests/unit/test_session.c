@@ -347,6 +347,20 @@ START_TEST(test_same_head_again)
 }
 END_TEST
 
+/* The same head to listeners with other pages, in one thread: each finds its own, however often it came before. */
+START_TEST(test_recalled_by_another_listener)
+{
+    static const struct http_route other_routes[] = { { "GET", "/:name", answer_request }, { 0 } };
+    struct http_service other = { &usual, other_routes };
+    for (int i = 0; i < 3; i++) {
+        feed_run(&f, &handler, &service, BYTES(GET("/a%62") GET("/a%62") GET("/a%62")), NULL, 0, feed_nothing);
+        ck_assert_said(f.out, OK("2", "ab") OK("2", "ab") OK("2", "ab"));
+        feed_run(&f, &handler, &other, BYTES(GET("/a%62") GET("/a%62")), NULL, 0, feed_nothing);
+        ck_assert_said(f.out, OK("10", "GET /a%62 ") OK("10", "GET /a%62 "));
+    }
+}
+END_TEST
+
 /* Heads of every size around the one up to which they are recalled. */
 START_TEST(test_heads_of_every_size)
 {
@@ -579,9 +593,9 @@ START_TEST(test_changed_bytes)
 }
 END_TEST
 
-UNIT_MAIN("session", test_one_after_another, test_nothing_behind_close, test_http_1_0, test_max_requests,
-          test_a_thousand_pipelined, test_output_is_bounded, test_held_head, test_malformed_chunk, test_expect,
-          test_preconditions, test_refused_head, test_refused_behind_head, test_limits,
-          test_same_head_under_other_limits, test_same_head_again, test_heads_of_every_size, test_time_limits,
-          test_expire, test_eof, test_stray_empty_line, test_drain, test_access_log, test_access_log_of_long_values,
-          test_changed_bytes)
+UNIT_MAIN("session", test_one_after_another, test_recalled_by_another_listener, test_nothing_behind_close,
+          test_http_1_0, test_max_requests, test_a_thousand_pipelined, test_output_is_bounded, test_held_head,
+          test_malformed_chunk, test_expect, test_preconditions, test_refused_head, test_refused_behind_head,
+          test_limits, test_same_head_under_other_limits, test_same_head_again, test_heads_of_every_size,
+          test_time_limits, test_expire, test_eof, test_stray_empty_line, test_drain, test_access_log,
+          test_access_log_of_long_values, test_changed_bytes)
