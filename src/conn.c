@@ -226,8 +226,8 @@ static uint64_t conn_quiet(const struct connection *c, bool delivered)
 static void conn_linger(struct connection *c)
 {
     bool delivered = conn_undelivered(c) == 0;
-    if (c->eof) {
-        conn_end(c, c->finished == CONN_FINISHED ? CONN_FIN : c->finished);
+    if (c->eof && c->record == NULL) {
+        conn_end(c, CONN_FIN);
         return;
     }
     c->phase = PHASE_LINGERING;
@@ -365,6 +365,7 @@ static void conn_eof(struct connection *c)
 {
     enum handler_next next = HANDLER_FINISH;
     c->eof = true;
+    c->finished = CONN_FIN;
     event_del(&c->readable);
     if (c->settings->handler->eof != NULL)
         next = c->settings->handler->eof(&c->face, c->state, &c->pool->output);
@@ -605,7 +606,8 @@ static void on_drained(struct bufferevent *output, void *arg)
         return;
     }
     conn_touch(c, c->settings->idle_timeout);
-    const struct bytes unread = { .data = c->pool->input, .len = conn_show(c, c->pool->input) };
+    char *buf = c->record != NULL ? c->pool->plain : c->pool->input; /* of TLS more than INPUT_SIZE may be unread */
+    const struct bytes unread = { .data = buf, .len = conn_show(c, buf) };
     if ((unread.len > 0 && !conn_feed(c, unread)) || c->output != NULL)
         return;
     if (c->ended && !c->eof)
