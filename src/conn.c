@@ -377,10 +377,10 @@ static void conn_no_input(struct connection *c, ssize_t n)
 {
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return;
-    if (n < 0)
-        conn_end(c, CONN_RESET);
-    else if (c->phase == PHASE_LINGERING)
+    if (c->phase == PHASE_LINGERING && (n == 0 || c->eof)) /* who has closed may answer our close_notify with a reset */
         conn_end(c, c->finished);
+    else if (n < 0)
+        conn_end(c, CONN_RESET);
     else if (c->phase < PHASE_OPEN)
         conn_end(c, c->bytes_in == c->header ? CONN_FIN : CONN_CUT);
     else if (c->record != NULL)
