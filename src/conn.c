@@ -77,6 +77,8 @@ const char *const conn_reason_words[CONN_REASONS] = {
 static void on_drained(struct bufferevent *output, void *arg);
 static void on_broken(struct bufferevent *output, short what, void *arg);
 
+/* --- What is known of one ---------------------------------------------------------------------------------------------- */
+
 static size_t conn_unsent(const struct connection *c)
 {
     return c->output != NULL ? evbuffer_get_length(bufferevent_get_output(c->output)) : 0;
@@ -125,6 +127,8 @@ static void conn_count_end(const struct connection *c, enum conn_reason reason)
     histogram_add(&metrics->duration, c->face.now - c->opened, 1);
 }
 
+/* --- The end ----------------------------------------------------------------------------------------------------------- */
+
 /* Sends what the socket takes of the list now. Returns how much that was, or -1 when the connection is broken. */
 static ssize_t conn_send(struct connection *c, struct output *out)
 {
@@ -136,11 +140,12 @@ static ssize_t conn_send(struct connection *c, struct output *out)
     return n;
 }
 
-/* A connection over TLS that ends before its time says so, if there is room at once. */
+/* A connection over TLS that is closed in order without a last word of the handler says so, if there is room at once. */
 static void conn_part(struct connection *c, enum conn_reason reason)
 {
     struct output *wire = &c->pool->wire;
-    if (c->record == NULL || c->phase != PHASE_OPEN || c->output != NULL || reason == CONN_RESET || reason == CONN_CUT)
+    bool in_order = reason == CONN_FINISHED || reason == CONN_IDLE;
+    if (c->record == NULL || c->phase != PHASE_OPEN || c->output != NULL || !in_order)
         return;
     record_close(c->record, wire);
     if (wire->len > 0)
@@ -174,6 +179,8 @@ static void conn_end(struct connection *c, enum conn_reason reason)
     free(c);
     settings->ended(settings, ticket);
 }
+
+/* --- Deadlines, and the way to the end --------------------------------------------------------------------------------- */
 
 /* A byte moved: the idle deadline starts anew. False when memory ran out, which it can for a new duration only. */
 static bool conn_touch(struct connection *c, uint64_t milliseconds)
@@ -248,6 +255,8 @@ static void conn_finish(struct connection *c)
         conn_end(c, CONN_ERROR);
 }
 
+/* --- Output ------------------------------------------------------------------------------------------------------------ */
+
 /* Lets a bufferevent send what the socket did not take. False when memory ran out. */
 static bool conn_queue(struct connection *c, const struct output *out, size_t sent)
 {
@@ -316,6 +325,8 @@ static bool conn_act(struct connection *c, enum handler_next next, enum conn_rea
         event_del(&c->readable); /* until it is drained */
     return sound;
 }
+
+/* --- Input ------------------------------------------------------------------------------------------------------------- */
 
 /* Keeps what the handler left unread. False when that is too much; c is gone then. */
 static bool conn_keep(struct connection *c, struct bytes in)
@@ -389,6 +400,8 @@ static void conn_no_input(struct connection *c, ssize_t n)
         conn_eof(c);
 }
 
+/* --- Bulk -------------------------------------------------------------------------------------------------------------- */
+
 /* Queues what the relay could not give to the socket. False when that cannot be. */
 static bool conn_queue_rest(struct connection *c)
 {
@@ -457,7 +470,7 @@ static void conn_drain(struct connection *c)
         conn_act(c, verdict, CONN_DRAIN);
 }
 
-/* --- Below the handler: the PROXY header, then TLS ------------------------------------------------------------------ */
+/* --- Below the handler: the PROXY header, then TLS --------------------------------------------------------------------- */
 
 /* The handler takes over. False when it is not to be called any more; c may be gone then. */
 static bool conn_start(struct connection *c)
@@ -549,6 +562,10 @@ static bool conn_take_records(struct connection *c, struct bytes in)
         conn_finish(c); /* so that the alert arrives */
         return false;
     }
+    if (c->phase == PHASE_TLS && verdict == RECORD_CLOSED) {
+        conn_end(c, CONN_CUT);
+        return false;
+    }
     if (len > 0 && !conn_feed(c, (struct bytes){ .data = plain, .len = shown + len }))
         return false;
     c->ended = verdict == RECORD_CLOSED;
@@ -567,6 +584,8 @@ static void conn_unwrap(struct connection *c, struct bytes in)
     if (open && new && c->started && c->pool->drained)
         conn_drain(c);
 }
+
+/* --- Events ------------------------------------------------------------------------------------------------------------ */
 
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
@@ -653,6 +672,8 @@ static void on_idle(struct deadline *d)
     else
         conn_end(c, c->phase == PHASE_LINGERING ? c->finished : CONN_IDLE);
 }
+
+/* --- A pool ------------------------------------------------------------------------------------------------------------ */
 
 int conn_pool_init(struct conn_pool *pool, struct event_base *base)
 {
