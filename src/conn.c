@@ -77,7 +77,7 @@ const char *const conn_reason_words[CONN_REASONS] = {
 static void on_drained(struct bufferevent *output, void *arg);
 static void on_broken(struct bufferevent *output, short what, void *arg);
 
-/* --- What is known of one ---------------------------------------------------------------------------------------------- */
+/* --- What is known of one --------------------------------------------------------------------------------------- */
 
 static size_t conn_unsent(const struct connection *c)
 {
@@ -127,7 +127,7 @@ static void conn_count_end(const struct connection *c, enum conn_reason reason)
     histogram_add(&metrics->duration, c->face.now - c->opened, 1);
 }
 
-/* --- The end ----------------------------------------------------------------------------------------------------------- */
+/* --- The end ---------------------------------------------------------------------------------------------------- */
 
 /* Sends what the socket takes of the list now. Returns how much that was, or -1 when the connection is broken. */
 static ssize_t conn_send(struct connection *c, struct output *out)
@@ -140,7 +140,7 @@ static ssize_t conn_send(struct connection *c, struct output *out)
     return n;
 }
 
-/* A connection over TLS that is closed in order without a last word of the handler says so, if there is room at once. */
+/* A connection over TLS that is closed in order, without a last word of the handler, says so if there is room. */
 static void conn_part(struct connection *c, enum conn_reason reason)
 {
     struct output *wire = &c->pool->wire;
@@ -180,7 +180,7 @@ static void conn_end(struct connection *c, enum conn_reason reason)
     settings->ended(settings, ticket);
 }
 
-/* --- Deadlines, and the way to the end --------------------------------------------------------------------------------- */
+/* --- Deadlines, and the way to the end -------------------------------------------------------------------------- */
 
 /* A byte moved: the idle deadline starts anew. False when memory ran out, which it can for a new duration only. */
 static bool conn_touch(struct connection *c, uint64_t milliseconds)
@@ -255,7 +255,7 @@ static void conn_finish(struct connection *c)
         conn_end(c, CONN_ERROR);
 }
 
-/* --- Output ------------------------------------------------------------------------------------------------------------ */
+/* --- Output ----------------------------------------------------------------------------------------------------- */
 
 /* Lets a bufferevent send what the socket did not take. False when memory ran out. */
 static bool conn_queue(struct connection *c, const struct output *out, size_t sent)
@@ -326,7 +326,7 @@ static bool conn_act(struct connection *c, enum handler_next next, enum conn_rea
     return sound;
 }
 
-/* --- Input ------------------------------------------------------------------------------------------------------------- */
+/* --- Input ------------------------------------------------------------------------------------------------------ */
 
 /* Keeps what the handler left unread. False when that is too much; c is gone then. */
 static bool conn_keep(struct connection *c, struct bytes in)
@@ -349,7 +349,7 @@ static bool conn_keep(struct connection *c, struct bytes in)
     return true;
 }
 
-/* Gives the handler what it left unread, and what came. False when it is not to be called any more; c may be gone then. */
+/* Gives the handler what it left unread and what came. False when it is not to be called any more; c may be gone. */
 static bool conn_feed(struct connection *c, struct bytes in)
 {
     bool again = true;
@@ -400,7 +400,7 @@ static void conn_no_input(struct connection *c, ssize_t n)
         conn_eof(c);
 }
 
-/* --- Bulk -------------------------------------------------------------------------------------------------------------- */
+/* --- Bulk ------------------------------------------------------------------------------------------------------- */
 
 /* Queues what the relay could not give to the socket. False when that cannot be. */
 static bool conn_queue_rest(struct connection *c)
@@ -470,7 +470,7 @@ static void conn_drain(struct connection *c)
         conn_act(c, verdict, CONN_DRAIN);
 }
 
-/* --- Below the handler: the PROXY header, then TLS --------------------------------------------------------------------- */
+/* --- Below the handler: the PROXY header, then TLS -------------------------------------------------------------- */
 
 /* The handler takes over. False when it is not to be called any more; c may be gone then. */
 static bool conn_start(struct connection *c)
@@ -585,7 +585,7 @@ static void conn_unwrap(struct connection *c, struct bytes in)
         conn_drain(c);
 }
 
-/* --- Events ------------------------------------------------------------------------------------------------------------ */
+/* --- Events ----------------------------------------------------------------------------------------------------- */
 
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
@@ -673,7 +673,7 @@ static void on_idle(struct deadline *d)
         conn_end(c, c->phase == PHASE_LINGERING ? c->finished : CONN_IDLE);
 }
 
-/* --- A pool ------------------------------------------------------------------------------------------------------------ */
+/* --- A pool ----------------------------------------------------------------------------------------------------- */
 
 int conn_pool_init(struct conn_pool *pool, struct event_base *base)
 {
