@@ -1,11 +1,13 @@
 #include "conn.h"
 
 #include "log.h"
+#include "pki.h"
 #include "unit.h"
 
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <openssl/ssl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,6 +22,7 @@
 #define MS         1000000 /* nanoseconds */
 #define SECOND     1000    /* milliseconds */
 #define CONN_BOUND 262144  /* the most that a connection may hold */
+#define SHOWN_MAX  147456  /* the most that a handler sees at once, which is more over TLS */
 
 /* --- A clock that stands still until it is told to go on; for libevent too -------------------------------------------- */
 
@@ -57,16 +60,18 @@ static struct {
     enum input_style style;
 } orders;
 
+static struct conn_settings settings;
+
 /* What was called, in order. */
 static char trace[1 << 16];
 static size_t trace_len;
 
 static struct {
     int opened, closed;
-    size_t taken;                /* bytes that input() took */
-    const void *shared;          /* that open() was given */
-    struct conn seen;            /* as a hook saw it last */
-    char input[70000], last[16]; /* what was shown last */
+    size_t taken;                    /* bytes that input() took */
+    const void *shared;              /* that open() was given */
+    struct conn seen;                /* as a hook saw it last */
+    char input[SHOWN_MAX], last[16]; /* what was shown last */
     size_t input_len;
 } told;
 
@@ -138,7 +143,7 @@ static enum handler_next hook_input(struct conn *conn, void *state, struct bytes
 {
     enum handler_next next = HANDLER_MORE;
     size_t before = in->len;
-    ck_assert(in->len > 0 && in->len <= 65536);
+    ck_assert(in->len > 0 && in->len <= (settings.tls != NULL ? SHOWN_MAX : 65536));
     told.input_len = in->len;
     memcpy(told.input, in->data, in->len);
     if (in->len < 40)
@@ -216,7 +221,6 @@ struct peer {
 
 static struct event_base *base;
 static struct conn_pool pool;
-static struct conn_settings settings;
 static struct conn_metrics metrics;
 static int ended, expected_to_end;
 
@@ -1355,6 +1359,67 @@ START_TEST(test_bytes_that_were_sent)
 }
 END_TEST
 
+/* --- TLS --------------------------------------------------------------------------------------------------------------- */
+
+/* A client that shakes hands over the peer's socket, and afterwards writes to memory. */
+static SSL *shake(struct peer *peer)
+{
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+    SSL *client = SSL_new(context);
+    SSL_CTX_free(context);
+    SSL_set_fd(client, peer->fd);
+    for (int i = 0; i < TURNS && SSL_connect(client) != 1; i++)
+        turn(NULL);
+    ck_assert_int_eq(SSL_is_init_finished(client), 1);
+    SSL_set0_wbio(client, BIO_new(BIO_s_mem()));
+    return client;
+}
+
+/*
+ * A record that lacks its last byte, then this and as much as one turn receives: more comes out than was received, and
+ * nearly all of it stays unread while the output of one byte waits.
+ */
+START_TEST(test_much_unread_of_tls)
+{
+    struct identity id = identity_make("DNS:a.example");
+    const struct tls_settings files = { .certificates = id.certificate_file,
+                                        .keys = id.key_file,
+                                        .client_ca = "",
+                                        .ciphers = "ECDHE+AESGCM",
+                                        .ciphersuites = "" };
+    struct peer peer;
+    struct tls *tls;
+    char err[256] = "", *raw, data[80000];
+    memset(data, 'x', sizeof data);
+    setup(&obedient);
+    ck_assert_msg(tls_load(&files, "test", NULL, &tls, NULL, NULL, err, sizeof err) == 0, "%s", err);
+    settings.tls = tls;
+    settings.handshake_timeout = SECOND;
+    join(&peer);
+    ck_assert_int_eq(setsockopt(peer.fd, SOL_SOCKET, SO_SNDBUF, &(int){ 1 << 20 }, sizeof(int)), 0);
+    SSL *client = shake(&peer);
+    orders.style = INPUT_SLOWLY;
+    ck_assert_int_eq(SSL_write(client, data, sizeof data), (int)sizeof data);
+    size_t len = (size_t)BIO_get_mem_data(SSL_get_wbio(client), &raw), first = 16384 + 5 + 17;
+    ck_assert_uint_eq(say_some(&peer, raw, first - 1), first - 1);
+    turns(NULL, 3);
+    ck_assert_uint_eq(told.taken, 0);
+    ck_assert_uint_eq(say_some(&peer, raw + first - 1, len - first + 1), len - first + 1);
+    turns(NULL, 3);
+    ck_assert_uint_eq(told.taken, 1);
+    ck_assert_uint_eq(told.input_len, sizeof data);
+    orders.style = INPUT_ORDER;
+    until(&peer, told.taken == sizeof data);
+    ck_assert_uint_eq(told.input_len, sizeof data - 1);
+    ck_assert(memcmp(told.input, data, told.input_len) == 0);
+    SSL_free(client);
+    leave(&peer);
+    teardown();
+    tls_free(tls);
+    identity_free(&id);
+}
+END_TEST
+
 UNIT_MAIN("conn", test_order_of_hooks, test_what_a_hook_sees, test_defaults, test_expire_default,
           test_finish_sends_everything, test_finish_while_the_peer_sends, test_finish_at_once, test_abort,
           test_abort_at_once, test_reset, test_reset_while_paused, test_reset_while_flushing,
@@ -1364,4 +1429,4 @@ UNIT_MAIN("conn", test_order_of_hooks, test_what_a_hook_sees, test_defaults, tes
           test_timeout_is_absolute, test_timeout_set_anew, test_timeout_again, test_no_timeout_behind_finish, test_idle,
           test_not_idle, test_slow_reader, test_quiet_linger, test_loud_linger, test_drain, test_drain_finishes,
           test_drain_aborts, test_drain_behind_the_end, test_abort_of_a_pool, test_many_come_and_go, test_reasons,
-          test_bytes_that_were_sent)
+          test_bytes_that_were_sent, test_much_unread_of_tls)
