@@ -91,8 +91,10 @@ int address_parse(const char *text, struct address *list, int max, char *err, si
 const char *address_format(const struct address *a, char buf[ADDRESS_TEXT])
 {
     char host[INET6_ADDRSTRLEN + 1 + IF_NAMESIZE] = "?"; /* with the scope of a link-local address */
-    if (a->sa.any.sa_family == AF_UNIX)
-        return strcpy(buf, "unix");
+    if (a->sa.any.sa_family == AF_UNIX) {
+        snprintf(buf, ADDRESS_TEXT, "unix");
+        return buf;
+    }
     getnameinfo(&a->sa.any, a->len, host, sizeof host, NULL, 0, NI_NUMERICHOST);
     snprintf(buf, ADDRESS_TEXT, a->sa.any.sa_family == AF_INET6 ? "[%s]:%u" : "%s:%u", host, address_port(a));
     return buf;

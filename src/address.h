@@ -30,7 +30,7 @@ const char *address_format(const struct address *a, char buf[ADDRESS_TEXT]);
 
 #define ADDRESS_SOCKET_TEXT 128 /* bytes that address_of_socket() needs */
 
-/* Writes what a socket is bound to; of a unix socket "unix:" and its path, or "unix:@" and its abstract name. Returns buf. */
+/* Writes what a socket is bound to; a unix socket is "unix:" and its path, or "unix:@" and its abstract name. */
 const char *address_of_socket(int fd, char buf[ADDRESS_SOCKET_TEXT]);
 
 /* The network an address lies in: the port and all bits behind the prefix are 0. A v4-mapped address is one of IPv4. */

@@ -27,7 +27,7 @@ static int give_up(int *fds, size_t made)
     return -1;
 }
 
-/* --- TCP ------------------------------------------------------------------------------------------------------------ */
+/* --- TCP -------------------------------------------------------------------------------------------------------- */
 
 static int tune_tcp(int fd, const struct bind_options *options)
 {
@@ -82,7 +82,7 @@ int bind_listen(const struct address *address, const struct bind_options *option
     return 0;
 }
 
-/* --- Unix sockets --------------------------------------------------------------------------------------------------- */
+/* --- Unix sockets ----------------------------------------------------------------------------------------------- */
 
 static socklen_t unix_address(const char *path, struct sockaddr_un *un)
 {
@@ -146,7 +146,7 @@ static int bind_path(int fd, const struct sockaddr_un *un, socklen_t len, const 
     return listen(fd, BACKLOG) < 0 ? -1 : own_path(un, options);
 }
 
-/* Of two processes that replace a path at one moment, one waits: it binds an abstract name made of the path meanwhile. */
+/* Of two processes that replace a path at one moment, one waits: the other holds an abstract name made of the path. */
 static int lock_path(const char *path)
 {
     struct sockaddr_un un;

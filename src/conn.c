@@ -24,7 +24,7 @@
  * that only waits would be most of the memory of an idle connection, which so holds no buffer at all. What a handler
  * that reflects would send back goes through the relay, uncopied, when much comes at once.
  */
-#define INPUT_SIZE   65536   /* what one call of input() sees at most */
+#define INPUT_SIZE   65536   /* what is received at once */
 #define BULK_BEGINS  32768   /* bytes at once from which a stream is bulk: the relay pays */
 #define BULK_ENDS    16384   /* bytes at once below which it is not any more */
 #define FLUSH_TOTAL  600000  /* ms in which the peer must take what is left when the handler has finished */
@@ -744,6 +744,7 @@ void conn_pool_drain(struct conn_pool *pool)
             on_readable(conn_fd(c), EV_READ, c);
     }
     for (struct connection *c = pool->first, *next; c != NULL; c = next) {
+        /* conn_end() has taken off this list what it freed: NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
         next = c->next;
         if (c->phase == PHASE_OPEN)
             conn_drain(c);

@@ -1,6 +1,7 @@
 /*
  * conn: live connections. Reads the PROXY header and speaks TLS where these are wanted, runs the handler, carries out its
- * verdicts, and owns deadlines, backpressure, half-close and the only exit. A pool is what the connections of one worker share; everything runs in that worker's thread.
+ * verdicts, and owns deadlines, backpressure, half-close and the only exit. A pool is what the connections of one worker
+ * share; everything runs in that worker's thread.
  */
 #ifndef ECHOD_CONN_H
 #define ECHOD_CONN_H

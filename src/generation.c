@@ -30,7 +30,7 @@ static int no_memory(const struct maker *m)
     return -1;
 }
 
-/* --- Endpoints ------------------------------------------------------------------------------------------------------ */
+/* --- Endpoints -------------------------------------------------------------------------------------------------- */
 
 static void endpoint_free(struct endpoint *endpoint)
 {
@@ -44,7 +44,7 @@ static void endpoint_free(struct endpoint *endpoint)
 
 static struct endpoint *endpoint_new(const struct config_listener *listener, size_t workers)
 {
-    struct endpoint *endpoint = calloc(1, sizeof *endpoint + workers * sizeof endpoint->metrics[0]);
+    struct endpoint *endpoint = calloc(1, sizeof *endpoint + workers * sizeof(struct listener_metrics *));
     if (endpoint == NULL)
         return NULL;
     endpoint->generations = 1;
@@ -87,7 +87,7 @@ static int make_endpoint(struct maker *m, const struct config_listener *listener
     return 0;
 }
 
-/* --- Terms ---------------------------------------------------------------------------------------------------------- */
+/* --- Terms ------------------------------------------------------------------------------------------------------ */
 
 static struct admission_limits limits_of(const struct config *config, const struct config_listener *listener)
 {
@@ -153,7 +153,7 @@ static int make_listeners(struct maker *m)
     return 0;
 }
 
-/* --- Sockets -------------------------------------------------------------------------------------------------------- */
+/* --- Sockets ---------------------------------------------------------------------------------------------------- */
 
 /* True when a socket of the generation before serves this address of a listener. */
 static bool socket_fits(const struct generation *before, const struct generation_socket *old,
@@ -290,7 +290,7 @@ static int make_sockets(struct maker *m)
     return 0;
 }
 
-/* --- Plans ---------------------------------------------------------------------------------------------------------- */
+/* --- Plans ------------------------------------------------------------------------------------------------------ */
 
 static struct worker_plan *plan_new(const struct maker *m, size_t worker)
 {
@@ -320,7 +320,7 @@ static int make_plans(struct maker *m)
     return 0;
 }
 
-/* --- A generation --------------------------------------------------------------------------------------------------- */
+/* --- A generation ----------------------------------------------------------------------------------------------- */
 
 /* Closes the sockets that were bound for a generation that will not serve. */
 static void close_fresh(const struct generation *generation)
@@ -334,7 +334,8 @@ struct generation *generation_new(struct config *config, struct generation *befo
                                   const struct generation_place *place, char *err, size_t errlen)
 {
     struct generation *generation = calloc(1, sizeof *generation);
-    struct maker m = { .generation = generation, .before = before, .place = place, .err = err, .errlen = errlen };
+    struct maker m = { .generation = generation, .before = before, .place = place, .errlen = errlen };
+    m.err = err;
     if (generation == NULL) {
         no_memory(&m);
         return NULL;

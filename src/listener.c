@@ -190,7 +190,7 @@ void listener_set(struct listener *listener, const struct listener_terms *terms)
 
 bool listener_mute(struct listener *listener)
 {
-    /* drops a segment that has SYN set, and no other: its sender tries again, and is then refused or served elsewhere */
+    /* drops a segment with SYN, and no other: its sender tries again, and is then refused, or served elsewhere */
     static struct sock_filter drop_syn[] = {
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13), /* the flags in the TCP header */
         BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x02, 0, 1),

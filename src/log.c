@@ -220,11 +220,14 @@ uint64_t log_lost(void)
 bool log_is_journal(int fd)
 {
     struct stat status;
-    unsigned long long device, inode;
-    int saved = errno, end = 0;
-    const char *stream = getenv("JOURNAL_STREAM");
-    bool is = stream != NULL && sscanf(stream, "%llu:%llu%n", &device, &inode, &end) == 2 && stream[end] == '\0' &&
-              fstat(fd, &status) == 0 && status.st_dev == device && status.st_ino == inode;
+    char actual[64];
+    int saved = errno;
+    const char *stream = getenv("JOURNAL_STREAM"); /* which nobody sets: NOLINT(concurrency-mt-unsafe) */
+    bool is = stream != NULL && fstat(fd, &status) == 0;
+    if (is) {
+        snprintf(actual, sizeof actual, "%ju:%ju", (uintmax_t)status.st_dev, (uintmax_t)status.st_ino);
+        is = strcmp(stream, actual) == 0;
+    }
     errno = saved;
     return is;
 }

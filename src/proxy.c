@@ -61,7 +61,7 @@ static void set_address(struct address *a, sa_family_t family, const void *host,
     }
 }
 
-/* --- Version 1, a line of text: section 2.1 */
+/* --- Version 1, a line of text: section 2.1 --------------------------------------------------------------------- */
 
 /* Takes a field of at most max of these characters and the one byte that ends it. */
 static enum proxy_verdict take_field(struct bytes *in, const char *characters, size_t max, char end,
@@ -187,7 +187,7 @@ static enum proxy_verdict parse_line(struct bytes *in, struct proxy_header *head
     return PROXY_MORE;
 }
 
-/* --- Version 2, binary: section 2.2 */
+/* --- Version 2, binary: section 2.2 ----------------------------------------------------------------------------- */
 
 static uint32_t crc32c(uint32_t crc, const unsigned char *data, size_t len)
 {

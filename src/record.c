@@ -13,7 +13,7 @@ struct record {
     struct output *wire; /* during a call */
 };
 
-/* --- A BIO that reads from the one and writes to the other */
+/* --- A BIO that reads from the one and writes to the other ------------------------------------------------------ */
 
 static BIO_METHOD *method;
 

@@ -4,7 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-/* So much is taken at once, and so much memory a connection needs whose peer does not read: the kernel's default is half. */
+/* So much is taken at once, and waits in memory for a peer that does not read. The kernel's default is half. */
 #define PIPE_SIZE 131072
 
 int relay_open(struct relay *relay)

@@ -38,7 +38,7 @@ static void sum_endpoint(struct sum *sum, const struct endpoint *endpoint)
     }
 }
 
-/* --- Families with the labels listener and handler: each writes what one endpoint has ------------------------------- */
+/* --- Families with the labels listener and handler: each writes what one endpoint has --------------------------- */
 
 static void write_open(FILE *out, const char *name, struct sum *sum)
 {
@@ -151,7 +151,7 @@ static void write_endpoints(const struct scrape *scrape, size_t family, FILE *ou
         }
 }
 
-/* --- What belongs to no listener ------------------------------------------------------------------------------------ */
+/* --- What belongs to no listener -------------------------------------------------------------------------------- */
 
 static void write_lag(const struct scrape *scrape, FILE *out)
 {

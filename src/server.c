@@ -88,7 +88,7 @@ static void raise_descriptor_limit(const struct server *server, const struct ser
                   log_number("needed", need));
 }
 
-/* --- Called in other threads ----------------------------------------------------------------------------------------- */
+/* --- Called in other threads ------------------------------------------------------------------------------------ */
 
 static void tell_news(void *arg)
 {
@@ -153,7 +153,7 @@ static void write_config(void *arg, FILE *out)
     pthread_mutex_unlock(&server->lock);
 }
 
-/* --- What the service manager is told -------------------------------------------------------------------------------- */
+/* --- What the service manager is told --------------------------------------------------------------------------- */
 
 /* first: lines to tell with it, each with its line end. */
 static void notify(const struct server *server, const char *first)
@@ -178,7 +178,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     notify(server, "");
 }
 
-/* --- Stop ------------------------------------------------------------------------------------------------------------ */
+/* --- Stop ------------------------------------------------------------------------------------------------------- */
 
 static void set_stop_timer(struct server *server, uint64_t ms)
 {
@@ -225,7 +225,7 @@ static void on_stop_timer(evutil_socket_t fd, short what, void *arg)
         worker_abort(server->workers[i]);
 }
 
-/* --- The access log -------------------------------------------------------------------------------------------------- */
+/* --- The access log --------------------------------------------------------------------------------------------- */
 
 /* One sink for each worker. 0, or -1 with errno and nothing open. */
 static int open_sinks(const struct server *server, const char *where, int *sinks)
@@ -252,7 +252,7 @@ static void turn_access(const struct server *server, const int *sinks)
 static void reopen_access(struct server *server)
 {
     const char *where = settings_of(server)->access_log;
-    int sinks[THREADS_MAX];
+    int sinks[THREADS_MAX] = { 0 };
     if (open_sinks(server, where, sinks) < 0) {
         log_event(LEVEL_WARNING, "cannot reopen the access log", log_text("path", where), log_errno(errno));
         return;
@@ -263,9 +263,7 @@ static void reopen_access(struct server *server)
     log_event(LEVEL_INFO, "access log reopened", log_text("path", where));
 }
 
-/* --- Putting a configuration into service ---------------------------------------------------------------------------- */
-
-static void start_change(struct server *server);
+/* --- Putting a configuration into service ----------------------------------------------------------------------- */
 
 static void log_sockets(const struct generation *generation)
 {
@@ -323,7 +321,7 @@ static int check_restart(const struct server *server, const struct config *confi
 static int put_into_service(struct server *server, struct config *config, char *err, size_t errlen)
 {
     const char *where = config_server(config)->access_log;
-    int sinks[THREADS_MAX];
+    int sinks[THREADS_MAX] = { 0 };
     if (server->generations != NULL && check_restart(server, config, err, errlen) < 0)
         return -1;
     if (open_sinks(server, where, sinks) < 0) {
@@ -359,15 +357,12 @@ static void free_unused(struct server *server)
     pthread_mutex_unlock(&server->lock);
 }
 
-/* The newest generation serves, or the one before serves on; then comes what was asked for meanwhile. */
-static void go_on(struct server *server)
+/* The newest generation serves, or the one before serves on. */
+static void end_change(struct server *server)
 {
     server->change = CHANGE_NONE;
-    if (server->stop != STOP_NONE)
-        return;
-    notify(server, "READY=1\n");
-    if (server->change_again)
-        start_change(server);
+    if (server->stop == STOP_NONE)
+        notify(server, "READY=1\n");
 }
 
 static void count_change(struct server *server, uint64_t *count)
@@ -381,7 +376,7 @@ static void fail_change(struct server *server, const char *error)
 {
     snprintf(server->failure, sizeof server->failure, "reload failed: %s; ", error);
     count_change(server, &server->reloads_failed);
-    go_on(server);
+    end_change(server);
 }
 
 static void on_started(struct server *server)
@@ -407,7 +402,7 @@ static void on_taken(struct server *server)
         on_reloaded(server);
     else
         on_started(server);
-    go_on(server);
+    end_change(server);
 }
 
 static void start_change(struct server *server)
@@ -446,7 +441,7 @@ static void on_reload_signal(struct server *server)
         start_change(server);
 }
 
-/* --- Events ---------------------------------------------------------------------------------------------------------- */
+/* --- Events ----------------------------------------------------------------------------------------------------- */
 
 static void on_stop_signal(struct server *server)
 {
@@ -484,6 +479,8 @@ static void on_news(evutil_socket_t fd, short what, void *arg)
         on_loaded(server);
     if (server->change == CHANGE_TAKING && atomic_load(&server->taken) == server->worker_count)
         on_taken(server);
+    if (server->change == CHANGE_NONE && server->change_again && server->stop == STOP_NONE)
+        start_change(server);
     free_unused(server);
     size_t ended = atomic_load(&server->ended);
     if (ended > 0 && server->stop == STOP_NONE) /* only a failed loop ends by itself */
@@ -492,7 +489,7 @@ static void on_news(evutil_socket_t fd, short what, void *arg)
         event_base_loopbreak(server->base);
 }
 
-/* --- The process ----------------------------------------------------------------------------------------------------- */
+/* --- The process ------------------------------------------------------------------------------------------------ */
 
 /* The signals that are taken. They are read from a descriptor, so that no code of ours is ever interrupted. */
 static sigset_t taken_signals(void)
@@ -536,7 +533,7 @@ static void fail_libevent(int error)
 /* Looks after the service manager, if there is one. */
 static int server_tick(struct server *server)
 {
-    uint64_t watchdog = systemd_watchdog(), us = TICK * 1000;
+    uint64_t watchdog = systemd_watchdog(), us = (uint64_t)TICK * 1000;
     if (!systemd_is_manager())
         return 0;
     if (watchdog > 0 && watchdog / 3 < us)

@@ -54,7 +54,7 @@ const struct option_row tls_options[] = {
     { 0 },
 };
 
-/* --- Errors */
+/* --- Errors ----------------------------------------------------------------------------------------------------- */
 
 /* The text of one error of OpenSSL, or of the system. */
 static const char *error_text(unsigned long code, char buf[TLS_REASON])
@@ -111,7 +111,7 @@ static int fail_file(const struct loading *l, const char *key, const char *path,
     return fail(l, "%s: \"%s\": %s", key, path, tls_reason(NULL, 0, reason));
 }
 
-/* --- Lists: files and ciphers */
+/* --- Lists: files and ciphers ----------------------------------------------------------------------------------- */
 
 /* Copies the next word of a list, without blanks around it. Returns what is behind it; NULL at the end. */
 static const char *next_word(const char *list, const char *separators, char *word, size_t size)
@@ -157,7 +157,7 @@ static int set_ciphers(const struct loading *l, SSL_CTX *context, const char *ke
     return 0;
 }
 
-/* --- What a connection asks for while it shakes hands */
+/* --- What a connection asks for while it shakes hands ----------------------------------------------------------- */
 
 /* The certificate of this name; one that spells it out goes before one with a wildcard (RFC 6125 section 6.4). */
 static SSL_CTX *find_context(const struct tls *tls, const char *name)
@@ -210,7 +210,7 @@ static int on_passphrase(char *buf, int size, int writing, void *asked)
     return -1;
 }
 
-/* --- One context */
+/* --- One context ------------------------------------------------------------------------------------------------ */
 
 static int load_pair(const struct loading *l, SSL_CTX *context, const char *certificate, const char *key)
 {
@@ -299,7 +299,7 @@ static int configure(const struct loading *l, SSL_CTX *context, const char *name
     return 0;
 }
 
-/* --- How long certificates are valid */
+/* --- How long certificates are valid ---------------------------------------------------------------------------- */
 
 static time_t time_of(const ASN1_TIME *t)
 {
@@ -332,7 +332,7 @@ static void note_chain(const struct loading *l, SSL_CTX *context, const char *pa
         note_validity(l, sk_X509_value(chain, i), path);
 }
 
-/* --- All of them */
+/* --- All of them ------------------------------------------------------------------------------------------------ */
 
 static int owner_index;
 

@@ -45,7 +45,7 @@ struct worker {
     void *ended_arg;
 };
 
-/* --- In the worker's thread --------------------------------------------------------------------------------------- */
+/* --- In the worker's thread ------------------------------------------------------------------------------------- */
 
 /* Nothing uses the plan before any more. */
 static void tell_taken(struct worker *worker)
@@ -169,7 +169,8 @@ static void on_wake(evutil_socket_t fd, short what, void *arg)
 /* The timer is set anew each time, so that lateness does not add up. */
 static void on_beat(evutil_socket_t fd, short what, void *arg)
 {
-    static const struct timeval pause = { .tv_sec = WORKER_BEAT / 1000, .tv_usec = WORKER_BEAT % 1000 * 1000 };
+    static const struct timeval pause = { .tv_sec = WORKER_BEAT / 1000,
+                                          .tv_usec = (suseconds_t)(WORKER_BEAT % 1000) * 1000 };
     struct worker *worker = arg;
     int64_t now = deadline_now();
     (void)fd;
@@ -193,7 +194,7 @@ static void *worker_run(void *arg)
     return NULL;
 }
 
-/* --- In the server's thread ---------------------------------------------------------------------------------------- */
+/* --- In the server's thread ------------------------------------------------------------------------------------- */
 
 static void worker_free(struct worker *worker)
 {

@@ -37,7 +37,7 @@ static enum http_parsed refuse(struct http_parser *parser, unsigned status, cons
     return HTTP_REFUSED;
 }
 
-/* --- The gate: the request line ------------------------------------------------------------------------------- */
+/* --- The gate: the request line --------------------------------------------------------------------------------- */
 
 static void gate_method(struct http_parser *parser, const unsigned char *p, size_t *i, size_t len)
 {
@@ -129,7 +129,7 @@ static void gate_line(struct http_parser *parser, const struct http_limits *limi
         parser->fields_begin = parser->scanned;
 }
 
-/* --- The gate: field lines ------------------------------------------------------------------------------------ */
+/* --- The gate: field lines -------------------------------------------------------------------------------------- */
 
 static void gate_field_start(struct http_parser *parser, const struct http_limits *limits, unsigned char byte)
 {
@@ -192,7 +192,7 @@ static bool gate_fields(struct http_parser *parser, const struct http_limits *li
     return done && parser->refusal.status == 0;
 }
 
-/* --- llhttp ---------------------------------------------------------------------------------------------------- */
+/* --- llhttp ----------------------------------------------------------------------------------------------------- */
 
 /* What the fields of a head say; one call of llhttp_execute() long. */
 struct reading {
@@ -291,7 +291,7 @@ static const llhttp_settings_t callbacks = {
     .on_headers_complete = on_headers_complete,
 };
 
-/* --- A head ------------------------------------------------------------------------------------------------------ */
+/* --- A head ----------------------------------------------------------------------------------------------------- */
 
 /* What llhttp did not take, although the gate did. */
 static enum http_parsed refuse_llhttp(struct http_parser *parser, llhttp_errno_t error)
@@ -418,7 +418,7 @@ enum http_parsed http_parser_head(struct http_parser *parser, const struct http_
     return parsed;
 }
 
-/* --- A body ------------------------------------------------------------------------------------------------------ */
+/* --- A body ----------------------------------------------------------------------------------------------------- */
 
 static enum http_parsed body_length(struct http_parser *parser, struct bytes *in)
 {
