@@ -249,6 +249,8 @@ static enum step take_head(struct http_session *s, struct conn *conn, struct byt
         s->began = conn->now;
     switch (parse_head(s, in, &request)) {
     case HTTP_MORE:
+        if (!http_parser_begun(&s->parser))
+            s->began = 0; /* that was an empty line */
         return STEP_MORE;
     case HTTP_REFUSED:
         return refuse(s, conn, s->parser.refusal, out);
