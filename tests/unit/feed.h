@@ -148,8 +148,21 @@ static inline void feed_mask(struct feed *f)
             memcpy(p, line, sizeof line - 1);
 }
 
+/* Answers that were counted; each has left one duration. */
+static inline uint64_t feed_answers(const struct feed *f)
+{
+    uint64_t answers = 0, durations = 0;
+    for (size_t i = 0; i < REQUEST_STATUSES; i++)
+        answers += counter_read(&f->requests.answered[i].count);
+    for (size_t i = 0; i <= HISTOGRAM_BOUNDS; i++)
+        durations += counter_read(&f->requests.duration.buckets[i]);
+    feed_must(answers == durations);
+    return answers;
+}
+
 static inline void feed_close(struct feed *f)
 {
+    feed_answers(f);
     if (f->handler->close != NULL)
         f->handler->close(f->state);
     output_free(&f->output);
@@ -176,7 +189,8 @@ static inline void feed_run(struct feed *f, const struct handler *handler, void 
 
 static inline void feed_compare(const struct feed *whole, const struct feed *f, struct bytes raw, size_t cut)
 {
-    bool same = f->len == whole->len && memcmp(f->out, whole->out, f->len) == 0 && f->verdict == whole->verdict &&
+    bool same = feed_answers(f) == feed_answers(whole) && f->len == whole->len &&
+                memcmp(f->out, whole->out, f->len) == 0 && f->verdict == whole->verdict &&
                 f->unread_len == whole->unread_len && (f->verdict != HANDLER_MORE || f->timeout == whole->timeout);
     if (!same)
         ck_assert_msg(

@@ -326,6 +326,141 @@ START_TEST(test_part_of_a_batch)
 }
 END_TEST
 
+/* --- Turned to another sink ------------------------------------------------------------------------------------------ */
+
+/* What was written before goes to the old sink, and then to nobody else's descriptor. */
+START_TEST(test_turn)
+{
+    char path[32];
+    FILE *second = open_file(path);
+    int first = begin(NULL), sink = access_sink_open(path);
+    write_number(1);
+    write_number(2);
+    access_turn(access_log, sink);
+    ck_assert_str_eq(content(sink_file), LINE "n=1\n" LINE "n=2\n");
+    ck_assert_int_eq(fcntl(first, F_GETFD), -1);
+    write_number(3);
+    wait_a_moment();
+    ck_assert_str_eq(content(second), LINE "n=3\n");
+    write_number(4);
+    end();
+    ck_assert_str_eq(content(second), LINE "n=3\n" LINE "n=4\n");
+    ck_assert_str_eq(content(sink_file), LINE "n=1\n" LINE "n=2\n");
+    ck_assert_int_eq(fcntl(sink, F_GETFD), -1);
+    ck_assert_str_eq(content(stderr_file), "");
+}
+END_TEST
+
+START_TEST(test_turn_off)
+{
+    char path[32];
+    begin(NULL);
+    ck_assert(access_is_on(access_log));
+    write_number(1);
+    access_turn(access_log, -1);
+    ck_assert(!access_is_on(access_log));
+    ck_assert(!access_is_on(NULL));
+    write_number(2);
+    ck_assert_str_eq(content(sink_file), LINE "n=1\n");
+    access_turn(access_log, -1);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fileno(sink_file));
+    access_turn(access_log, access_sink_open(path));
+    ck_assert(access_is_on(access_log));
+    write_number(3);
+    end();
+    ck_assert_str_eq(content(sink_file), LINE "n=1\n" LINE "n=3\n");
+}
+END_TEST
+
+/* A line that was cut at the end of the old sink is not ended in the new one. */
+START_TEST(test_turn_when_torn)
+{
+    char path[32], text[401];
+    struct rlimit limit, whole;
+    FILE *second = open_file(path);
+    begin(NULL);
+    memset(text, 'x', sizeof text);
+    text[400] = '\0';
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &whole), 0);
+    limit = whole;
+    limit.rlim_cur = 200;
+    signal(SIGXFSZ, SIG_IGN);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    write_text(text);
+    wait_a_moment();
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &whole), 0);
+    access_turn(access_log, access_sink_open(path));
+    write_number(2);
+    end();
+    ck_assert_str_eq(content(second), LINE "n=2\n");
+    ck_assert_str_eq(content(stderr_file), STAMP " warning access log lost lines=1 error=\"File too large\"\n" STAMP
+                                                 " warning access log lost dropped=1\n");
+}
+END_TEST
+
+/* Each lost line once, for as long as the log lives. */
+START_TEST(test_lost_is_counted)
+{
+    begin("/dev/full");
+    ck_assert_uint_eq(access_lost(access_log), 0);
+    write_number(1);
+    write_number(2);
+    ck_assert_uint_eq(access_lost(access_log), 0);
+    wait_a_moment();
+    ck_assert_uint_eq(access_lost(access_log), 2);
+    for (int i = 0; i < 3000; i++) /* more than one buffer */
+        write_number(3);
+    wait_a_moment();
+    ck_assert_uint_eq(access_lost(access_log), 3002);
+    end();
+}
+END_TEST
+
+START_TEST(test_lost_over_turns)
+{
+    char path[32];
+    FILE *second = open_file(path);
+    begin("/dev/full");
+    write_number(1);
+    access_turn(access_log, access_sink_open(path)); /* finds out that it is lost */
+    ck_assert_uint_eq(access_lost(access_log), 1);
+    ck_assert_str_eq(content(stderr_file),
+                     STAMP " warning access log lost lines=1 error=\"No space left on device\"\n" STAMP
+                           " warning access log lost dropped=1\n");
+    write_number(2);
+    access_turn(access_log, access_sink_open("/dev/full"));
+    ck_assert_str_eq(content(second), LINE "n=2\n");
+    write_number(3);
+    wait_a_moment();
+    ck_assert_uint_eq(access_lost(access_log), 2);
+    end(); /* and nobody claims that it works again */
+    ck_assert_ptr_null(strstr(content(stderr_file), "works again"));
+}
+END_TEST
+
+/* A sink that is the journal's stream gets priorities; another does not, though stderr does. */
+START_TEST(test_journal)
+{
+    char path[32], stream[64];
+    struct stat status;
+    begin(NULL);
+    ck_assert_int_eq(fstat(STDERR_FILENO, &status), 0);
+    snprintf(stream, sizeof stream, "%llu:%llu", (unsigned long long)status.st_dev, (unsigned long long)status.st_ino);
+    setenv("JOURNAL_STREAM", stream, 1);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fileno(sink_file));
+    access_turn(access_log, access_sink_open(path));
+    write_number(1);
+    access_turn(access_log, access_sink_open("stderr"));
+    write_number(2);
+    access_turn(access_log, access_sink_open(path));
+    write_number(3);
+    end();
+    ck_assert_str_eq(content(sink_file), LINE "n=1\n" LINE "n=3\n");
+    ck_assert_str_eq(content(stderr_file), "<6>request n=2\n");
+}
+END_TEST
+
 UNIT_MAIN("access", test_off_and_failures, test_created, test_appends, test_json, test_stderr, test_stderr_closed,
           test_level, test_a_moment_later, test_batches, test_long_lines, test_none, test_lost, test_lost_when_full,
-          test_works_again, test_part_of_a_batch)
+          test_works_again, test_part_of_a_batch, test_turn, test_turn_off, test_turn_when_torn, test_lost_is_counted,
+          test_lost_over_turns, test_journal)

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define STAMP "0000-00-00T00:00:00.000Z"
@@ -345,6 +346,113 @@ START_TEST(test_errno_stays)
 }
 END_TEST
 
+/* --- The journal ------------------------------------------------------------------------------------------------------ */
+
+/* Says that this descriptor goes to the journal, with some text before, between and behind the numbers. */
+static void set_stream(int fd, const char *before, const char *between, const char *behind)
+{
+    struct stat status;
+    char stream[128];
+    ck_assert_int_eq(fstat(fd, &status), 0);
+    snprintf(stream, sizeof stream, "%s%llu%s%llu%s", before, (unsigned long long)status.st_dev, between,
+             (unsigned long long)status.st_ino, behind);
+    setenv("JOURNAL_STREAM", stream, 1);
+}
+
+START_TEST(test_journal_stream)
+{
+    static const char *const wrong[][3] = { { "x", ":", "" }, { "1", ":", "" }, { "", ":1", "" },   { "", ":", "1" },
+                                            { "", ":", ":" }, { "", ":", " " }, { "", ":", "x" },   { "", " ", "" },
+                                            { "", "", "" },   { ":", "", "" },  { "", ":x:", "x" }, { "", "::", "" } };
+    int ends[2];
+    ck_assert_int_eq(pipe(ends), 0);
+    unsetenv("JOURNAL_STREAM");
+    ck_assert(!log_is_journal(ends[1]));
+    set_stream(ends[1], "", ":", "");
+    errno = EXDEV;
+    ck_assert(log_is_journal(ends[1]));
+    ck_assert(!log_is_journal(STDIN_FILENO)); /* another */
+    ck_assert(!log_is_journal(-1));
+    ck_assert_int_eq(errno, EXDEV);
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        set_stream(ends[1], wrong[i][0], wrong[i][1], wrong[i][2]);
+        ck_assert_msg(!log_is_journal(ends[1]), "%s", getenv("JOURNAL_STREAM"));
+    }
+    setenv("JOURNAL_STREAM", "", 1);
+    ck_assert(!log_is_journal(ends[1]));
+    close(ends[0]);
+    close(ends[1]);
+}
+END_TEST
+
+START_TEST(test_priorities)
+{
+    int end = capture();
+    char text[512] = "";
+    set_stream(STDERR_FILENO, "", ":", "");
+    log_setup(LEVEL_DEBUG, FORMAT_TEXT);
+    for (unsigned level = LEVEL_ERROR; level <= LEVEL_DEBUG; level++)
+        log_event((enum log_level)level, "event", log_number("n", level));
+    ck_assert_int_gt(read(end, text, sizeof text - 1), 0);
+    ck_assert_str_eq(text, "<3>event n=0\n<4>event n=1\n<5>event n=2\n<6>event n=3\n<7>event n=4\n");
+    setenv("JOURNAL_STREAM", "1:1", 1);
+    log_setup(LEVEL_DEBUG, FORMAT_TEXT);
+    log_event(LEVEL_INFO, "event", log_number("n", 5));
+    ck_assert_str_eq(captured(end), STAMP " info event n=5\n");
+    close(end);
+}
+END_TEST
+
+/* The object is whole: who reads the journal's export has time and level in it. */
+START_TEST(test_journal_in_json)
+{
+    int end = capture();
+    char text[512] = "";
+    static const char priorities[] = "34567";
+    set_stream(STDERR_FILENO, "", ":", "");
+    log_setup(LEVEL_DEBUG, FORMAT_JSON);
+    for (unsigned level = LEVEL_ERROR; level <= LEVEL_DEBUG; level++) {
+        char expected[128];
+        log_event((enum log_level)level, "event", log_number("n", level));
+        ssize_t n = read(end, text, sizeof text - 1);
+        ck_assert_int_gt(n, 0);
+        text[n] = '\0';
+        snprintf(expected, sizeof expected,
+                 "<%c>{\"time\":\"" STAMP "\",\"level\":\"%s\",\"message\":\"event\",\"n\":%u}\n", priorities[level],
+                 log_level_words[level], level);
+        mask(text + strlen("<3>{\"time\":\""));
+        ck_assert_str_eq(text, expected);
+    }
+    close(end);
+}
+END_TEST
+
+/* A reader that has stopped: nobody waits; what is lost is counted, and told in front of the next line. */
+START_TEST(test_no_room)
+{
+    static char some[65536];
+    int end = capture();
+    uint64_t written = 0;
+    log_setup(LEVEL_INFO, FORMAT_TEXT);
+    ck_assert_uint_eq(log_lost(), 0);
+    while (log_lost() == 0 && written < 100000) {
+        log_event(LEVEL_INFO, "event", log_number("n", written));
+        written++;
+    }
+    for (int i = 0; i < 41; i++)
+        log_event(LEVEL_INFO, "event", log_number("n", written));
+    ck_assert_uint_eq(log_lost(), 42);
+    while (read(end, some, sizeof some) > 0)
+        ;
+    log_event(LEVEL_INFO, "event", log_number("n", 1));
+    log_event(LEVEL_INFO, "event", log_number("n", 2));
+    ck_assert_str_eq(captured(end),
+                     STAMP " warning log lines lost lines=42\n" STAMP " info event n=1\n" STAMP " info event n=2\n");
+    ck_assert_uint_eq(log_lost(), 42);
+    close(end);
+}
+END_TEST
+
 UNIT_MAIN("log", test_before_setup, test_fields, test_escapes, test_every_byte, test_message_in_json,
           test_the_checkers_themselves, test_long_lines, test_long_value_is_cut_late, test_levels, test_words,
-          test_errno_stays)
+          test_errno_stays, test_journal_stream, test_priorities, test_journal_in_json, test_no_room)

@@ -561,6 +561,98 @@ START_TEST(test_access_log_of_long_values)
 }
 END_TEST
 
+/* --- Counts --------------------------------------------------------------------------------------------------------- */
+
+static uint64_t counted(unsigned status)
+{
+    for (size_t i = 0; i < REQUEST_STATUSES; i++)
+        if (f.requests.answered[i].status == status)
+            return counter_read(&f.requests.answered[i].count);
+    return 0;
+}
+
+/* Answers of all kinds; an interim one is none. That durations are as many is checked wherever a connection is fed. */
+START_TEST(test_counts)
+{
+    talk(BYTES(GET("/a") GET("/b/c") GET("/%FF") "PUT /a HTTP/1.1\r\nHost: a\r\n\r\n" GET("/b") POST(
+             "/request", "Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx") "HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n"
+                                                                               "nonsense\r\n\r\n" GET("/never")),
+         feed_eof);
+    ck_assert_uint_eq(counted(200), 4);
+    ck_assert_uint_eq(counted(404), 1);
+    ck_assert_uint_eq(counted(405), 1);
+    ck_assert_uint_eq(counted(400), 2);
+    ck_assert_uint_eq(feed_answers(&f), 8);
+}
+END_TEST
+
+START_TEST(test_counts_of_endings)
+{
+    talk(BYTES("GET /a HTTP"), feed_eof);
+    ck_assert_uint_eq(counted(400), 1);
+    talk(BYTES("GET /a HTTP"), feed_expire);
+    ck_assert_uint_eq(counted(408), 1);
+    talk(BYTES(POST("/request", "Content-Length: 5\r\n\r\nabc")), feed_expire);
+    ck_assert_uint_eq(counted(408), 1);
+    ck_assert_uint_eq(feed_answers(&f), 1);
+    talk(BYTES(""), feed_expire);
+    ck_assert_uint_eq(feed_answers(&f), 0);
+    talk(BYTES("GET /a HTTP"), feed_nothing);
+    ck_assert_uint_eq(feed_answers(&f), 0);
+}
+END_TEST
+
+#define TENTH 100000000 /* nanoseconds */
+
+/* Feeds a part that came so many tenths of a second ago. */
+static void feed_ago(int tenths, struct bytes part)
+{
+    f.conn.now = deadline_now() - (int64_t)tenths * TENTH;
+    feed_input(&f, part.data, part.len);
+}
+
+/* Tenths of a second that all requests together took. */
+static uint64_t tenths(void)
+{
+    uint64_t sum = counter_read(&f.requests.duration.sum) / TENTH;
+    feed_close(&f);
+    return sum;
+}
+
+/* From the first byte of a request to its answer; of a batch each has the same. */
+START_TEST(test_durations)
+{
+    feed_open(&f, &handler, &service);
+    feed_ago(8, BYTES("G"));
+    feed_ago(5, BYTES("ET /a HTTP/1.1\r\nHost: a\r\n"));
+    feed_ago(0, BYTES("\r\n"));
+    ck_assert_uint_eq(tenths(), 8);
+    feed_open(&f, &handler, &service);
+    feed_ago(5, BYTES(GET("/a") GET("/b") GET("/c")));
+    ck_assert_uint_eq(tenths(), 15);
+    feed_open(&f, &handler, &service);
+    feed_ago(9, BYTES(POST("/request", "Content-Length: 3\r\n\r\n")));
+    feed_ago(3, BYTES("abc" GET("/a"))); /* the rest of one, and a whole one */
+    ck_assert_uint_eq(tenths(), 9 + 3);
+    feed_open(&f, &handler, &service);
+    feed_ago(5, BYTES("GET /a HT"));
+    f.conn.now = deadline_now();
+    feed_expire(&f);
+    ck_assert_uint_eq(tenths(), 5);
+}
+END_TEST
+
+/* Empty lines in front of a request (RFC 9112 section 2.2) are no part of it, nor is the time since. */
+START_TEST(test_duration_behind_empty_lines)
+{
+    feed_open(&f, &handler, &service);
+    feed_ago(50, BYTES("\r\n"));
+    feed_ago(2, BYTES(GET("/a") "\r\n"));
+    feed_ago(0, BYTES(GET("/b")));
+    ck_assert_uint_eq(tenths(), 2);
+}
+END_TEST
+
 /* --- Anything ------------------------------------------------------------------------------------------------------- */
 
 /* Requests with a few bytes changed, cut at a few positions: the same comes out, and nothing behind a refusal. */
@@ -598,4 +690,5 @@ UNIT_MAIN("session", test_one_after_another, test_recalled_by_another_listener, 
           test_malformed_chunk, test_expect, test_preconditions, test_refused_head, test_refused_behind_head,
           test_limits, test_same_head_under_other_limits, test_same_head_again, test_heads_of_every_size,
           test_time_limits, test_expire, test_eof, test_stray_empty_line, test_drain, test_access_log,
-          test_access_log_of_long_values, test_changed_bytes)
+          test_access_log_of_long_values, test_counts, test_counts_of_endings, test_durations,
+          test_duration_behind_empty_lines, test_changed_bytes)
