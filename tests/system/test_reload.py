@@ -251,6 +251,9 @@ class Failures(unittest.TestCase):
                     (rf'^{ini}:{lines + 2}: .*192\.0\.2\.1:1', changed + '[listener x]\naddress = 192.0.2.1:1\nhandler = echo\n'),
                     (rf'^{ini}:{lines + 5}: address: cannot listen on {re.escape(taken)}: Address already in use',
                      changed + new + f'[listener x]\naddress = {taken}\nhandler = echo\n'),
+                    (rf'^{ini}:{lines + 6}: address: cannot listen on {re.escape(taken)}: Address already in use',
+                     (changed + new).replace('[server]\n', '[server]\naccess_log = @FOLDER@/log\n')
+                     + f'[listener x]\naddress = {taken}\nhandler = echo\n'),
                     (rf'^{ini}:{lines + 2}: address: cannot listen on 0\.0\.0\.0:',
                      changed + f'[listener x]\naddress = 0.0.0.0:{d.addr("web")[1]}\nhandler = echo\n'),
                     (rf'^{ini}:3: threads cannot change', (changed + new).replace('threads = 2', 'threads = 1')),

@@ -1156,6 +1156,36 @@ START_TEST(test_drain)
 }
 END_TEST
 
+/* Handlers see it, of new connections too; but none is told or ended before the drain. */
+START_TEST(test_announced)
+{
+    struct peer peer, newer;
+    setup(&obedient);
+    join(&peer);
+    say(&peer, "one");
+    until(&peer, peer.got == 3);
+    ck_assert(!told.seen.draining);
+    conn_pool_announce(&pool);
+    say(&peer, "two");
+    until(&peer, peer.got == 6);
+    ck_assert(told.seen.draining);
+    told.seen.draining = false;
+    join(&newer);
+    say(&newer, "three");
+    until(&newer, newer.got == 5);
+    ck_assert(told.seen.draining);
+    ck_assert_str_eq(trace, "open input(one) input(two) open input(three) ");
+    orders.drain.next = HANDLER_FINISH;
+    conn_pool_drain(&pool);
+    ck_assert_str_eq(trace, "open input(one) input(two) open input(three) drain close drain close ");
+    until(&peer, peer.ended);
+    until(&newer, newer.ended);
+    leave(&peer);
+    leave(&newer);
+    teardown();
+}
+END_TEST
+
 START_TEST(test_drain_finishes)
 {
     struct peer peer;
@@ -1261,10 +1291,21 @@ static void catch_log(void)
     log_setup(LEVEL_DEBUG, FORMAT_TEXT);
 }
 
-/* One line for one connection, with this reason and these numbers of bytes. */
+/* The count of a reason by the word for it. */
+static uint64_t count_reason(const char *reason)
+{
+    for (size_t i = 0; i < CONN_REASONS; i++)
+        if (strcmp(conn_reason_words[i], reason) == 0)
+            return counter_read(&metrics.closed[i]);
+    ck_abort_msg("no reason: %s", reason);
+    return 0;
+}
+
+/* One line for one connection, with this reason and these numbers of bytes; it is counted by the same. */
 static void check_logged(const char *reason, size_t bytes_in, size_t bytes_out)
 {
     char line[4096], expected[128];
+    ck_assert_uint_eq(count_reason(reason), 1);
     ssize_t n = read(log_pipe[0], line, sizeof line - 1);
     line[n > 0 ? n : 0] = '\0';
     snprintf(expected, sizeof expected, "reason=%s bytes_in=%zu bytes_out=%zu duration=", reason, bytes_in, bytes_out);
@@ -1336,6 +1377,10 @@ START_TEST(test_reasons)
     pass(&peer, 5);
     check_logged("deadline", 0, 0);
     leave(&peer);
+
+    ck_assert_uint_eq(counter_read(&metrics.silent), 4);
+    ck_assert_uint_eq(counter_read(&metrics.bytes_in), 5 + 6 + 5 + 65536);
+    ck_assert_uint_eq(counter_read(&metrics.bytes_out), 5 + 3 + 7 + 7);
     teardown();
 }
 END_TEST
@@ -1427,6 +1472,6 @@ UNIT_MAIN("conn", test_order_of_hooks, test_what_a_hook_sees, test_defaults, tes
           test_enough_output, test_pause, test_half_close_while_paused, test_relay, test_relay_without_pipe,
           test_relay_reset, test_unread_while_paused, test_pause_from_the_beginning, test_eof_once, test_timeout,
           test_timeout_is_absolute, test_timeout_set_anew, test_timeout_again, test_no_timeout_behind_finish, test_idle,
-          test_not_idle, test_slow_reader, test_quiet_linger, test_loud_linger, test_drain, test_drain_finishes,
-          test_drain_aborts, test_drain_behind_the_end, test_abort_of_a_pool, test_many_come_and_go, test_reasons,
-          test_bytes_that_were_sent, test_much_unread_of_tls)
+          test_not_idle, test_slow_reader, test_quiet_linger, test_loud_linger, test_drain, test_announced,
+          test_drain_finishes, test_drain_aborts, test_drain_behind_the_end, test_abort_of_a_pool,
+          test_many_come_and_go, test_reasons, test_bytes_that_were_sent, test_much_unread_of_tls)
