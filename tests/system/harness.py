@@ -717,7 +717,8 @@ class Metrics:
 
     def __getitem__(self, key):
         name, labels = key if isinstance(key, tuple) else (key, {})
-        return sum(value for (n, pairs), value in self.samples.items() if n == name and labels.items() <= dict(pairs).items())
+        return sum(value for (n, pairs), value in self.samples.items()
+                   if n == name and labels.items() <= dict(pairs).items())
 
     def labels(self, name):
         """The labels of each sample."""

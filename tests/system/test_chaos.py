@@ -30,7 +30,8 @@ def configurations(rng):
     sections = {name: dict(keys) for name, keys in BASE.items()}
     sections['server'] |= rng.choice(({}, dict(max_connections=30), dict(max_connections_per_address=20),
                                       dict(access_log='off'), dict(access_log='stderr'), dict(log_format='json'),
-                                      dict(log_level='debug'), dict(address_prefix_v4=8, max_connections_per_address=40)))
+                                      dict(log_level='debug'),
+                                      dict(address_prefix_v4=8, max_connections_per_address=40)))
     sections['echo'] |= rng.choice(({}, dict(accept_rate=200), dict(max_connections=10), dict(idle_timeout='50ms')))
     sections['web'] |= rng.choice(({}, dict(greeting='{name}!'), dict(max_requests=2), dict(keepalive_timeout='20ms')))
     for number in range(rng.randrange(3)):

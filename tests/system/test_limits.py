@@ -121,8 +121,9 @@ class Limits(unittest.TestCase):
         with Echod(echo={}, admin={}) as d:
             d.expect_log('connection refused')
             served = self.served(d, 2)
-            for server in (dict(max_connections_per_address=3), dict(max_connections_per_address=2, address_prefix_v4=8),
-                           {}, dict(max_connections_per_address=3, address_prefix_v4=16)):
+            for server in (dict(max_connections_per_address=3),
+                           dict(max_connections_per_address=2, address_prefix_v4=8), {},
+                           dict(max_connections_per_address=3, address_prefix_v4=16)):
                 d.reload(server=server, echo={}, admin={})
                 served += self.served(d, 2)
             for sock in served:

@@ -1,4 +1,4 @@
-"""The service manager: what it is told (sd_notify(3)), its watchdog, the sockets that it hands over (sd_listen_fds(3))."""
+"""The service manager: what it is told (sd_notify(3)), its watchdog, the sockets it hands over (sd_listen_fds(3))."""
 
 import os
 import signal
@@ -47,7 +47,8 @@ class Told(unittest.TestCase):
 
     def test_not_ready(self):
         """An address that cannot be bound: never ready."""
-        with socket.create_server(('127.0.0.1', 0)) as other, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told, \
+        with socket.create_server(('127.0.0.1', 0)) as other, \
+             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told, \
              tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, 'echod.ini')
             told.bind(os.path.join(folder, 'notify'))
@@ -78,7 +79,8 @@ class Told(unittest.TestCase):
                 d.reload_fails(r'echod\.ini:\d: ', text)
                 number, _ = d.wait_told(number, RELOADING='1')
                 number, fields = d.wait_told(number + 1, READY='1')
-                self.assertRegex(fields['STATUS'], r'^reload failed: /.*/echod\.ini:\d: .*; 1 listeners, 0 connections$')
+                self.assertRegex(fields['STATUS'],
+                                 r'^reload failed: /.*/echod\.ini:\d: .*; 1 listeners, 0 connections$')
             d.wait_told(number + 1, STATUS='reload failed: .*')     # and goes on saying so
             d.reload(good)
             _, fields = d.wait_told(number + 1, READY='1')

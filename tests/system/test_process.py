@@ -12,8 +12,8 @@ import time
 import unittest
 
 from harness import (COMMAND, REQUEST, SLOW, TIMEOUT, Clients, Echod, body, connect, fill, header, ini, instrumented,
-                     parse_answers, parse_line, recv_all, recv_same, run, run_ini, silent, talk_echo, talk_once,
-                     wait_until)
+                     parse_answers, parse_line, recv_all, recv_same, run, run_ini, silent, stopped_worker, talk_echo,
+                     talk_once, wait_until)
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -502,6 +502,19 @@ class AccessLog(unittest.TestCase):
     def read(self, d, name):
         with open(d.path(name), encoding='ascii') as file:
             return file.read()
+
+    def test_rotated_while_a_loop_stands(self):
+        """Files that were opened for a thread that did not come round to them are closed again."""
+        with Echod(server=dict(threads=2, access_log='@FOLDER@/log'), web={}) as d:
+            fds = d.fds()
+            with stopped_worker(d):
+                for number in range(1, 4):
+                    d.kill(signal.SIGUSR1)
+                    d.wait_log('access log reopened', number)
+            d.wait_fds(fds)
+            self.ask(d)
+            d.stop()
+            self.assertEqual(self.read(d, 'log').count('\n'), len(self.ASKED))
 
     def test_cannot_be_reopened(self):
         """Then the old file goes on."""

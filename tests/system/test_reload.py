@@ -106,7 +106,8 @@ class Changes(unittest.TestCase):
             echoes(one)
             with Clients(two, talk_anything, count=2) as clients:
                 for handler in 'greeting', 'echo', 'admin', 'greeting':
-                    d.reload(other=dict(address=text_address(two), handler=handler), echo=dict(address=text_address(one)))
+                    d.reload(other=dict(address=text_address(two), handler=handler),
+                             echo=dict(address=text_address(one)))
                     clients.wait()
             self.assertEqual(greets(two), b'Hello, Ada')
             self.assertEqual(len(d.log_lines('listening', address=text_address(two))), 1)
@@ -188,7 +189,7 @@ class Changes(unittest.TestCase):
 
 
 class Load(unittest.TestCase):
-    """Many clients while the configuration changes again and again: nobody is refused or reset, every byte comes back."""
+    """Many clients while the configuration changes again and again: none is refused or reset, every byte comes back."""
 
     ROUNDS = 8 if instrumented() else 22
 
@@ -248,7 +249,8 @@ class Failures(unittest.TestCase):
             for pattern, text in (
                     (rf'^{ini}:{lines + 1}: ', changed + 'syntax\n'),
                     (rf'^{ini}:{lines + 1}: unknown key .*nonsense', changed + 'nonsense = 1\n'),
-                    (rf'^{ini}:{lines + 2}: .*192\.0\.2\.1:1', changed + '[listener x]\naddress = 192.0.2.1:1\nhandler = echo\n'),
+                    (rf'^{ini}:{lines + 2}: .*192\.0\.2\.1:1',
+                     changed + '[listener x]\naddress = 192.0.2.1:1\nhandler = echo\n'),
                     (rf'^{ini}:{lines + 5}: address: cannot listen on {re.escape(taken)}: Address already in use',
                      changed + new + f'[listener x]\naddress = {taken}\nhandler = echo\n'),
                     (rf'^{ini}:{lines + 6}: address: cannot listen on {re.escape(taken)}: Address already in use',

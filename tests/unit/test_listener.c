@@ -66,6 +66,8 @@ static struct listener *setup(bool inherited)
     ck_assert_int_eq(address_parse("127.0.0.1:0", &address, 1, err, sizeof err), 1);
     ck_assert_int_eq(bind_listen(&address, &options, &fd, 1), 0);
     ck_assert_int_eq(getsockname(fd, &address.sa.any, &address.len), 0);
+    if (inherited) /* as a service manager makes it */
+        ck_assert_int_eq(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){ 0 }, sizeof(int)), 0);
     struct listener *listener = listener_new(fd, inherited, NULL);
     ck_assert_ptr_nonnull(listener);
     ck_assert_int_eq(listener_fd(listener), fd);
