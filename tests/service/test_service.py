@@ -28,7 +28,7 @@ DROPINS = '/run/systemd/system'
 SHIPPED = '/usr/share/echod/systemd'
 SOCKETS = ['echod.socket', 'echod-web.socket']
 ECHO, WEB = ('127.0.0.1', 8888), ('127.0.0.1', 8080)
-ECHO_PATH, WEB_PATH = '/run/echod/echo.sock', '/run/echod/web.sock'
+ECHO_PATH, WEB_PATH = '/run/echod-echo.sock', '/run/echod-web.sock'
 BOUND = dict(echo=dict(address='127.0.0.1:8888'), web=dict(address='127.0.0.1:8080'))
 ACTIVATED = dict(echo=dict(address='systemd:echo'), web=dict(address='systemd:web'))
 
@@ -310,6 +310,17 @@ class Start(ServiceTest):
         self.start()
         echo(('127.0.0.1', 7))
         greet(('127.0.0.1', 80))
+
+    def test_unix_socket(self):
+        """One of its own, also after it was killed."""
+        path = '/run/echod/echo.sock'
+        self.start(echo=dict(address=f'unix:{path}'))
+        echo(path)
+        systemctl('kill', '--signal=KILL', 'echod.service')
+        self.wait_said('^Started', count=2)
+        echo(path)
+        systemctl('stop', 'echod.service')
+        self.assertFalse(os.path.exists(path))
 
     def test_access_log(self):
         self.start(server=dict(access_log='/var/log/echod/access.log'), web=BOUND['web'])
