@@ -173,7 +173,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     else if (!server->stuck)
         log_event(LEVEL_ERROR, "an event loop stands still", log_duration("since", STUCK));
     server->stuck = !healthy;
-    if (server->stop != STOP_NONE)
+    if (healthy && server->stop != STOP_NONE) /* a loop that stands still would never end */
         systemd_notify("EXTEND_TIMEOUT_USEC=%d", EXTEND);
     notify(server, "");
 }

@@ -124,27 +124,35 @@ class Told(unittest.TestCase):
             d.wait_told(1, STATUS='.*')
             self.assertFalse([fields for fields in d.told if 'WATCHDOG' in fields and fields['WATCHDOG'] != '1'])
 
-    def test_watchdog_of_loops(self):
-        """No pings while one loop of several stands still; but one that has drained does not stand still."""
+    def none_in_a_tick(self, d, field):
+        """Asserts that a field is not told while others are."""
+        with d.news:
+            number = len(d.told)
+        last, _ = d.wait_told(number, STATUS='.*')
+        d.wait_told(last + 1, STATUS='.*')
+        with d.news:
+            self.assertFalse([fields for fields in d.told[number:] if field in fields])
+
+    def test_loops(self):
+        """No pings while one loop of several stands still, nor more time; one that has drained does not stand still."""
         options = dict(watchdog=600000, server=dict(threads=3, drain_timeout='1h'), echo={})
-        with Echod(**options) as drained, Echod(**options) as d:
+        with Echod(**options) as drained, Echod(**options) as stuck, Echod(**options) as stopping:
             sock = drained.connect('echo')
             sock.sendall(b'x')
             recv_same(sock, b'x', eof=False)
             drained.kill()
-            _, stopping = drained.wait_told(STOPPING='1')
-            d.expect_log('an event loop stands still')
-            with stopped_worker(d):
-                d.wait_log('an event loop stands still')
-                with d.news:
-                    number = len(d.told)
-                number, _ = d.wait_told(number, STATUS='.*')
-                d.wait_told(number + 1, STATUS='.*')
-                with d.news:
-                    self.assertFalse([fields for fields in d.told[number:] if 'WATCHDOG' in fields])
-            d.wait_told(len(d.told), WATCHDOG='1')
+            _, start = drained.wait_told(STOPPING='1')
+            with stopped_worker(stuck), stopped_worker(stopping):
+                stopping.kill()
+                for d in stuck, stopping:
+                    d.expect_log('an event loop stands still')
+                    d.wait_log('an event loop stands still')
+                    self.none_in_a_tick(d, 'WATCHDOG')
+                self.none_in_a_tick(stopping, 'EXTEND_TIMEOUT_USEC')
+            stuck.wait_told(len(stuck.told), WATCHDOG='1')
+            stopping.wait()
             number, fields = drained.wait_told(WATCHDOG='1')
-            while fields['at'] - stopping['at'] < STUCK + 1:
+            while fields['at'] - start['at'] < STUCK + 1:
                 number, fields = drained.wait_told(number + 1, WATCHDOG='1')
             sock.close()
             drained.wait()
