@@ -388,7 +388,9 @@ static void conn_no_input(struct connection *c, ssize_t n)
 {
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return;
-    if (c->phase == PHASE_LINGERING && (n == 0 || c->eof)) /* who has closed may answer our close_notify with a reset */
+    /* who has closed may answer our close_notify, or an alert, with a reset */
+    bool expected = c->eof || c->finished == CONN_TLS;
+    if (c->phase == PHASE_LINGERING && (n == 0 || expected))
         conn_end(c, c->finished);
     else if (n < 0)
         conn_end(c, CONN_RESET);
