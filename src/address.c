@@ -133,7 +133,7 @@ struct address address_network(const struct address *a, unsigned prefix_v4, unsi
 {
     struct address network;
     memset(&network, 0, sizeof network); /* all of the union, so that networks compare as bytes */
-    network.len = a->len;
+    network.len = a->sa.any.sa_family != AF_UNIX ? a->len : sizeof(sa_family_t); /* whatever name it has bound */
     network.sa.any.sa_family = a->sa.any.sa_family;
     if (a->sa.any.sa_family == AF_INET) {
         network.sa.v4.sin_addr = a->sa.v4.sin_addr;

@@ -33,7 +33,10 @@ const char *address_format(const struct address *a, char buf[ADDRESS_TEXT]);
 /* Writes what a socket is bound to; a unix socket is "unix:" and its path, or "unix:@" and its abstract name. */
 const char *address_of_socket(int fd, char buf[ADDRESS_SOCKET_TEXT]);
 
-/* The network an address lies in: the port and all bits behind the prefix are 0. A v4-mapped address is one of IPv4. */
+/*
+ * The network an address lies in: the port and all bits behind the prefix are 0. A v4-mapped address is one of IPv4, and
+ * all unix sockets are one network.
+ */
 struct address address_network(const struct address *a, unsigned prefix_v4, unsigned prefix_v6);
 
 /* The port, in host order. */
