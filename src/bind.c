@@ -122,12 +122,23 @@ static int remove_stale(const struct sockaddr_un *un, socklen_t len)
     return error == 0 ? unlink(un->sun_path) : -1;
 }
 
-static int own_path(const struct sockaddr_un *un, const struct bind_options *options)
+/* By descriptor: another file may stand there now, put by who may write to the folder. */
+static int own_path(const struct bind_path *made, const struct bind_options *options)
 {
-    if (options->owner != (uid_t)-1 || options->group != (gid_t)-1)
-        if (chown(un->sun_path, options->owner, options->group) < 0)
-            return -1;
-    return chmod(un->sun_path, options->mode);
+    char self[32];
+    struct stat status;
+    int fd = open(made->path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &status) < 0)
+        return give_up(&fd, fd >= 0);
+    if (status.st_dev != made->device || status.st_ino != made->inode) {
+        errno = ESTALE;
+        return give_up(&fd, 1);
+    }
+    snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    if (fchownat(fd, "", options->owner, options->group, AT_EMPTY_PATH) < 0 || chmod(self, options->mode) < 0)
+        return give_up(&fd, 1);
+    close(fd);
+    return 0;
 }
 
 /* Binds to a path. It has no more rights than it will have at any moment. */
@@ -143,7 +154,7 @@ static int bind_path(int fd, const struct sockaddr_un *un, socklen_t len, const 
     memcpy(made->path, un->sun_path, sizeof made->path);
     made->device = status.st_dev;
     made->inode = status.st_ino;
-    return listen(fd, BACKLOG) < 0 ? -1 : own_path(un, options);
+    return listen(fd, BACKLOG) < 0 ? -1 : own_path(made, options);
 }
 
 /* Of two processes that replace a path at one moment, one waits: the other holds an abstract name made of the path. */
@@ -207,13 +218,13 @@ void bind_unlink(const struct bind_path *made)
     errno = error;
 }
 
-int bind_tune(int fd, const struct bind_options *options)
+int bind_tune(int fd, const struct bind_path *made, const struct bind_options *options)
 {
-    struct sockaddr_un un = { .sun_family = AF_UNSPEC };
-    socklen_t len = sizeof un;
-    if (getsockname(fd, (struct sockaddr *)&un, &len) < 0)
+    int family;
+    socklen_t len = sizeof family;
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &len) < 0)
         return -1;
-    if (un.sun_family != AF_UNIX)
+    if (family != AF_UNIX)
         return tune_tcp(fd, options);
-    return len > offsetof(struct sockaddr_un, sun_path) && un.sun_path[0] != '\0' ? own_path(&un, options) : 0;
+    return made->path[0] != '\0' ? own_path(made, options) : 0;
 }

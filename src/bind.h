@@ -28,15 +28,15 @@ struct bind_options {
  */
 int bind_listen(const struct address *address, const struct bind_options *options, int *fds, size_t count);
 
-/* Sets the options that may change while a socket listens, all but the first two. 0, or -1 with errno. */
-int bind_tune(int fd, const struct bind_options *options);
-
 /* The path of a unix socket, and which file was made there. */
 struct bind_path {
     char path[108]; /* empty: none, or an abstract name */
     dev_t device;
     ino_t inode;
 };
+
+/* Sets the options that may change while a socket listens, all but the first two. 0, or -1 with errno. */
+int bind_tune(int fd, const struct bind_path *made, const struct bind_options *options);
 
 /*
  * Makes a unix socket at a path, or with an abstract name (@NAME), and count descriptors of it. A socket there on which

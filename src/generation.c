@@ -357,7 +357,7 @@ static void tune_kept(const struct generation *generation)
     for (size_t i = 0; i < generation->socket_count; i++) {
         const struct generation_socket *socket = &generation->sockets[i];
         for (size_t w = 0; !socket->fresh && socket->inherited < 0 && w < generation->workers; w++)
-            if (bind_tune(listener_fd(socket->listeners[w]), &section(generation, socket->listener)->bind) < 0)
+            if (listener_tune(socket->listeners[w], &section(generation, socket->listener)->bind) < 0)
                 log_event(LEVEL_WARNING, "socket option not set", log_text("address", socket->text), log_errno(errno));
     }
 }

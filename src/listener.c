@@ -204,9 +204,9 @@ bool listener_mute(struct listener *listener)
     return setsockopt(listener->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
 }
 
-int listener_fd(const struct listener *listener)
+int listener_tune(const struct listener *listener, const struct bind_options *options)
 {
-    return listener->fd;
+    return bind_tune(listener->fd, &listener->path, options);
 }
 
 void listener_close(struct listener *listener)

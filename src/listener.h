@@ -45,7 +45,8 @@ bool listener_told(const struct conn_settings *settings, const struct address *t
  */
 struct listener *listener_new(int fd, bool inherited, const struct bind_path *path);
 
-int listener_fd(const struct listener *listener);
+/* Sets the options that may change while it listens. 0, or -1 with errno. */
+int listener_tune(const struct listener *listener, const struct bind_options *options);
 
 /* Starts to accept, in the thread of the pool. 0, or -1 when the system failed. */
 int listener_start(struct listener *listener, struct conn_pool *pool, const struct listener_terms *terms);
