@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -1465,6 +1466,616 @@ START_TEST(test_much_unread_of_tls)
 }
 END_TEST
 
+/* --- The PROXY header ------------------------------------------------------------------------------------------------- */
+
+static const char line[] = "PROXY TCP4 192.0.2.7 198.51.100.1 4711 80\r\n";
+static const char binary[] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0F\xC0\0\x02\x07\xC6\x33\x64\x01\x12\x67\0\x50\x04\0\0";
+static const char local[] = "\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+static struct {
+    int times;
+    bool refuses;
+    struct address last;
+} proxied;
+
+static bool on_told(const struct conn_settings *given, const struct address *address, int64_t now, void **ticket)
+{
+    ck_assert_ptr_eq(given, &settings);
+    ck_assert_int_eq(now, deadline_now());
+    ck_assert_ptr_eq(*ticket, &ended);
+    proxied.times++;
+    proxied.last = *address;
+    return !proxied.refuses;
+}
+
+static void setup_proxy(void)
+{
+    setup(&obedient);
+    settings.proxy = true;
+    settings.told = on_told;
+    settings.handshake_timeout = 100;
+    memset(&proxied, 0, sizeof proxied);
+}
+
+static void say_bytes(struct peer *peer, const char *data, size_t len)
+{
+    ck_assert_uint_eq(say_some(peer, data, len), len);
+}
+
+/* Split everywhere, and not: the handler is opened when the header is there, and sees what is behind it. */
+static void split_header(const char *header, size_t len)
+{
+    char whole[256], address[ADDRESS_TEXT];
+    memcpy(whole, header, len);
+    memcpy(whole + len, "hello", 5);
+    for (size_t at = 0; at <= len + 5; at++) {
+        struct peer peer;
+        trace_len = 0;
+        join(&peer);
+        if (at > 0)
+            say_bytes(&peer, whole, at);
+        turns(&peer, 2);
+        ck_assert_int_eq(trace_len > 0, at >= len);
+        if (at < len + 5)
+            say_bytes(&peer, whole + at, len + 5 - at);
+        until(&peer, peer.got == 5);
+        ck_assert_str_eq(address_format(&told.seen.told, address), "192.0.2.7:4711");
+        ck_assert_uint_eq(address_port(&told.seen.peer), 4711); /* that of the socket */
+        shutdown(peer.fd, SHUT_WR);
+        until(&peer, peer.ended);
+        ck_assert_str_eq(peer.first, "hello");
+        leave(&peer);
+        until(NULL, pool.count == 0);
+    }
+}
+
+START_TEST(test_header_split)
+{
+    setup_proxy();
+    split_header(line, sizeof line - 1);
+    split_header(binary, sizeof binary - 1);
+    ck_assert_int_eq(proxied.times, told.opened);
+    ck_assert_uint_eq(count_reason("fin"), (unsigned)ended);
+    ck_assert_uint_eq(counter_read(&metrics.silent), 0);
+    teardown();
+}
+END_TEST
+
+START_TEST(test_header_byte_by_byte)
+{
+    struct peer peer;
+    setup_proxy();
+    join(&peer);
+    for (size_t i = 0; i < sizeof binary - 1; i++) {
+        ck_assert_int_eq(told.opened, 0);
+        say_bytes(&peer, binary + i, 1);
+        turns(&peer, 2);
+    }
+    ck_assert_str_eq(trace, "open ");
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* LOCAL tells nobody. */
+START_TEST(test_header_local)
+{
+    struct peer peer;
+    setup_proxy();
+    join(&peer);
+    say_bytes(&peer, local, sizeof local - 1);
+    say(&peer, "hello");
+    until(&peer, peer.got == 5);
+    ck_assert_int_eq(proxied.times, 0);
+    ck_assert_uint_eq(told.seen.told.len, 0);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* Ends before the handler is opened: it is not closed either, and the ticket is given back once. */
+START_TEST(test_header_failures)
+{
+    static const struct {
+        const char *said;
+        bool refuses;
+        const char *reason;
+        int silent;
+    } cases[] = {
+        { "", false, "fin", 1 },
+        { "PROXY ", false, "cut", 0 },
+        { "hello", false, "proxy", 0 },
+        { "PROXY TCP4 192.0.2.7 198.51.100.1 4711 80\r\nhello", true, "refused", 0 },
+    };
+    setup_proxy();
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct peer peer;
+        uint64_t silent = counter_read(&metrics.silent);
+        proxied.refuses = cases[i].refuses;
+        join(&peer);
+        say(&peer, cases[i].said);
+        shutdown(peer.fd, SHUT_WR);
+        until(&peer, ended == (int)i + 1);
+        ck_assert_uint_eq(count_reason(cases[i].reason), 1);
+        ck_assert_uint_eq(counter_read(&metrics.silent) - silent, (unsigned)cases[i].silent);
+        leave(&peer);
+    }
+    ck_assert_str_eq(trace, "");
+    teardown();
+}
+END_TEST
+
+/* A header and a close is a health check: in order, and silent. */
+START_TEST(test_header_and_close)
+{
+    struct peer peer;
+    setup_proxy();
+    join(&peer);
+    say(&peer, line);
+    shutdown(peer.fd, SHUT_WR);
+    until(&peer, ended == 1);
+    ck_assert_str_eq(trace, "open eof close ");
+    ck_assert_uint_eq(count_reason("fin"), 1);
+    ck_assert_uint_eq(counter_read(&metrics.silent), 1);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* The time is absolute: bytes that come meanwhile do not prolong it; nor does it go on behind the header. */
+START_TEST(test_header_deadline)
+{
+    struct peer peer;
+    setup_proxy();
+    join(&peer);
+    for (int i = 0; i < 4; i++) {
+        say_bytes(&peer, line + i, 1);
+        turns(&peer, 2);
+        ck_assert_int_eq(ended, 0);
+        pass(&peer, 25);
+    }
+    ck_assert_int_eq(ended, 1);
+    ck_assert_uint_eq(count_reason("deadline"), 1);
+    leave(&peer);
+    join(&peer);
+    pass(&peer, 90);
+    say(&peer, line);
+    turns(&peer, 2);
+    pass(&peer, 59 * SECOND);
+    ck_assert_int_eq(ended, 1);
+    ck_assert_str_eq(trace, "open ");
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* A stop: who has said nothing is closed, who is in the middle of the header goes on, and is then told. */
+START_TEST(test_drain_in_the_header)
+{
+    static struct peer peers[2];
+    setup_proxy();
+    join(&peers[0]);
+    join(&peers[1]);
+    say_bytes(&peers[1], line, 10);
+    turns(NULL, 3);
+    conn_pool_drain(&pool);
+    until(&peers[0], peers[0].ended);
+    ck_assert_int_eq(ended, 1);
+    say(&peers[1], line + 10);
+    say(&peers[1], "hello");
+    until(&peers[1], peers[1].got == 5);
+    ck_assert_str_eq(trace, "open input(hello) drain ");
+    ck_assert(told.seen.draining);
+    leave(&peers[0]);
+    leave(&peers[1]);
+    teardown();
+}
+END_TEST
+
+/* --- TLS, from the first byte to the end -------------------------------------------------------------------------- */
+
+static struct identity id;
+
+/* A peer that speaks TLS. What it has said in it, and heard. */
+struct client {
+    struct peer peer;
+    SSL *ssl;
+    BIO *in, *out;
+    size_t said, heard;
+    bool closed; /* by close_notify */
+    char first[1 << 16];
+};
+
+static void setup_tls(const struct handler *handler)
+{
+    struct tls_settings files = { .certificates = "", .keys = "", .client_ca = "", .ciphersuites = "" };
+    struct tls *tls;
+    char err[512] = "";
+    setup(handler);
+    id = identity_make("DNS:a.example");
+    files.ciphers = "ECDHE+AESGCM";
+    files.certificates = id.certificate_file;
+    files.keys = id.key_file;
+    ck_assert_msg(tls_load(&files, "test", NULL, &tls, NULL, NULL, err, sizeof err) == 0, "%s", err);
+    settings.tls = tls;
+    settings.handshake_timeout = 100;
+}
+
+static void teardown_tls(void)
+{
+    teardown();
+    tls_free((struct tls *)settings.tls);
+    identity_free(&id);
+}
+
+static void join_tls(struct client *c, int version)
+{
+    SSL_CTX *context = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_max_proto_version(context, version);
+    memset(c, 0, sizeof *c);
+    join(&c->peer);
+    c->ssl = SSL_new(context);
+    SSL_CTX_free(context);
+    c->in = BIO_new(BIO_s_mem());
+    c->out = BIO_new(BIO_s_mem());
+    BIO_set_mem_eof_return(c->in, -1);
+    SSL_set_bio(c->ssl, c->in, c->out);
+    SSL_set_connect_state(c->ssl);
+}
+
+static void leave_tls(struct client *c)
+{
+    leave(&c->peer);
+    SSL_free(c->ssl);
+}
+
+/* Sends at most so many bytes of what is encrypted. */
+static void push(struct client *c, size_t most)
+{
+    char *data;
+    size_t len = (size_t)BIO_get_mem_data(c->out, &data), n = len < most ? len : most;
+    static char part[1 << 20];
+    if (n > sizeof part)
+        n = sizeof part;
+    if (n > 0)
+        memcpy(part, data, n);
+    n = n > 0 ? say_some(&c->peer, part, n) : 0;
+    ck_assert(n == 0 || BIO_read(c->out, part, (int)n) == (int)n);
+}
+
+/* Receives what there is, at most so many bytes, and takes it apart; each byte must be the one that the pattern has. */
+static void pull(struct client *c, size_t most, bool patterned)
+{
+    static char wire[1 << 16], buf[1 << 16];
+    ssize_t got = recv(c->peer.fd, wire, most < sizeof wire ? most : sizeof wire, 0);
+    size_t wrong = 0;
+    int n;
+    c->peer.ended = got == 0;
+    c->peer.reset = got < 0 && errno != EAGAIN;
+    if (got > 0)
+        BIO_write(c->in, wire, (int)got);
+    ERR_clear_error();
+    while (SSL_is_init_finished(c->ssl) && (n = SSL_read(c->ssl, buf, sizeof buf)) > 0)
+        for (int i = 0; i < n; i++, c->heard++) {
+            if (c->heard < sizeof c->first - 1)
+                c->first[c->heard] = buf[i];
+            wrong += patterned && buf[i] != pattern(c->heard);
+        }
+    ck_assert_uint_eq(wrong, 0);
+    c->closed = (SSL_get_shutdown(c->ssl) & SSL_RECEIVED_SHUTDOWN) != 0;
+}
+
+/* One turn in which the client sends at most so many bytes, and receives. */
+static void exchange(struct client *c, size_t most)
+{
+    push(c, most);
+    turn(NULL);
+    if (!c->peer.ended && !c->peer.reset)
+        pull(c, 65536, false);
+}
+
+#define until_tls(client, condition)                                \
+    do {                                                            \
+        for (int turn_ = 0; turn_ < TURNS && !(condition); turn_++) \
+            exchange(client, 65536);                                \
+        ck_assert(condition);                                       \
+    } while (0)
+
+static void shake_tls(struct client *c, size_t most)
+{
+    for (int i = 0; i < TURNS && (!SSL_is_init_finished(c->ssl) || BIO_pending(c->out) > 0); i++) {
+        SSL_do_handshake(c->ssl);
+        exchange(c, most);
+    }
+    ck_assert(SSL_is_init_finished(c->ssl));
+    for (int i = 0; i < 3; i++)
+        exchange(c, most);
+}
+
+static void say_tls(struct client *c, const char *data, size_t len)
+{
+    ck_assert_int_eq(SSL_write(c->ssl, data, (int)len), (int)len);
+    c->said += len;
+}
+
+/* Hooks as without TLS; the end of the stream is answered with the end of the stream. */
+START_TEST(test_tls_order)
+{
+    setup_tls(&obedient);
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++)
+        for (size_t size = 1; size < 100000; size *= 300) {
+            static struct client c;
+            trace_len = 0;
+            join_tls(&c, version);
+            ck_assert_uint_eq(trace_len, 0);
+            shake_tls(&c, size);
+            ck_assert_str_eq(trace, "open ");
+            say_tls(&c, "one", 3);
+            until_tls(&c, c.heard == 3);
+            say_tls(&c, "two", 3);
+            SSL_shutdown(c.ssl);
+            until_tls(&c, c.peer.ended);
+            ck_assert(c.closed);
+            ck_assert_str_eq(c.first, "onetwo");
+            leave_tls(&c);
+            until(NULL, pool.count == 0);
+            ck_assert_str_eq(trace, "open input(one) input(two) eof close ");
+        }
+    ck_assert_uint_eq(count_reason("fin"), (unsigned)ended);
+    ck_assert_int_eq(ended, 6);
+    teardown_tls();
+}
+END_TEST
+
+/* A peer that ends TCP alone has cut the stream: the handler must not take it for the end. */
+START_TEST(test_tls_cut)
+{
+    static struct client c;
+    setup_tls(&obedient);
+    join_tls(&c, TLS1_3_VERSION);
+    shake_tls(&c, 65536);
+    say_tls(&c, "one", 3);
+    until_tls(&c, c.heard == 3);
+    shutdown(c.peer.fd, SHUT_WR);
+    until(NULL, ended == 1);
+    ck_assert_str_eq(trace, "open input(one) close ");
+    ck_assert_uint_eq(count_reason("cut"), 1);
+    pull(&c, 65536, false);
+    ck_assert(!c.closed);
+    leave_tls(&c);
+    teardown_tls();
+}
+END_TEST
+
+/* What ends before the handler is opened: it is not closed either. */
+START_TEST(test_tls_failures)
+{
+    static struct client c;
+    setup_tls(&obedient);
+
+    join_tls(&c, TLS1_3_VERSION); /* nothing, and the end */
+    shutdown(c.peer.fd, SHUT_WR);
+    until(NULL, ended == 1);
+    ck_assert_uint_eq(count_reason("fin"), 1);
+    ck_assert_uint_eq(counter_read(&metrics.silent), 1);
+    leave_tls(&c);
+
+    join_tls(&c, TLS1_3_VERSION); /* half a handshake, and the end */
+    SSL_do_handshake(c.ssl);
+    push(&c, 100);
+    turns(NULL, 3);
+    shutdown(c.peer.fd, SHUT_WR);
+    until(NULL, ended == 2);
+    ck_assert_uint_eq(count_reason("cut"), 1);
+    leave_tls(&c);
+
+    join_tls(&c, TLS1_3_VERSION); /* something else */
+    say(&c.peer, "GET / HTTP/1.1\r\n\r\n");
+    until(&c.peer, c.peer.ended);
+    ck_assert_uint_eq(c.peer.got, 0);
+    leave_tls(&c);
+    until(NULL, ended == 3);
+    ck_assert_uint_eq(count_reason("tls"), 1);
+
+    for (int i = 0; i < 2; i++) { /* no cipher in common: an alert comes, which the peer reads or not */
+        join_tls(&c, TLS1_2_VERSION);
+        ck_assert_int_eq(SSL_set_cipher_list(c.ssl, "AES128-SHA256"), 1);
+        SSL_do_handshake(c.ssl);
+        push(&c, 65536);
+        turns(NULL, 3);
+        if (i == 0) {
+            until(&c.peer, c.peer.ended);
+            ck_assert_uint_eq(c.peer.got, 7);
+            ck_assert_int_eq(c.peer.first[0], 21);
+        }
+        leave_tls(&c);
+        until(NULL, ended == 4 + i);
+        ck_assert_uint_eq(count_reason("tls"), 2 + (unsigned)i);
+    }
+    ck_assert_str_eq(trace, "");
+    teardown_tls();
+}
+END_TEST
+
+/* Absolute for the handshake, and then over: what the handler asks for holds. */
+START_TEST(test_tls_deadline)
+{
+    static struct client c;
+    setup_tls(&obedient);
+    join_tls(&c, TLS1_3_VERSION);
+    SSL_do_handshake(c.ssl);
+    for (int i = 0; i < 4; i++) {
+        ck_assert_int_eq(ended, 0);
+        push(&c, 1);
+        turns(NULL, 2);
+        pass(NULL, 25);
+    }
+    ck_assert_int_eq(ended, 1);
+    ck_assert_uint_eq(count_reason("deadline"), 1);
+    leave_tls(&c);
+    orders.open = (struct order){ .limit = true, .milliseconds = 150 };
+    orders.expire.next = HANDLER_FINISH;
+    join_tls(&c, TLS1_3_VERSION);
+    pass(NULL, 50);
+    shake_tls(&c, 65536);
+    pass(NULL, 149);
+    ck_assert_str_eq(trace, "open ");
+    pass(NULL, 2);
+    ck_assert_str_eq(trace, "open expire ");
+    until_tls(&c, c.peer.ended);
+    ck_assert(c.closed);
+    leave_tls(&c);
+    teardown_tls();
+}
+END_TEST
+
+/* Encrypts the pattern on, a piece a call, and sends as much as goes. */
+static void say_pattern_tls(struct client *c, size_t total)
+{
+    while (BIO_pending(c->out) == 0 && c->said < total) {
+        say_tls(c, stream + c->said, total - c->said < 30000 ? total - c->said : 30000);
+        push(c, 1 << 20);
+    }
+    push(c, 1 << 20);
+}
+
+/* A peer that does not read is paused, whatever the size of its records; then it reads, and not a byte is lost. */
+START_TEST(test_tls_pause)
+{
+    setup_tls(&obedient);
+    fill_stream();
+    for (size_t record = 512; record <= 16384; record *= 32) {
+        static struct client c;
+        join_tls(&c, TLS1_3_VERSION);
+        SSL_set_max_send_fragment(c.ssl, (long)record);
+        shake_tls(&c, 65536);
+        told.taken = 0;
+        for (int i = 0; i < 500; i++) {
+            say_pattern_tls(&c, sizeof stream);
+            turn(NULL);
+        }
+        size_t taken = told.taken;
+        ck_assert_uint_lt(taken, CONN_BOUND);
+        for (int i = 0; i < TURNS && c.heard < sizeof stream; i++) {
+            say_pattern_tls(&c, sizeof stream);
+            turn(NULL);
+            pull(&c, 30011, true);
+            ck_assert_uint_lt(told.taken - c.heard, CONN_BOUND);
+        }
+        ck_assert_uint_eq(c.heard, sizeof stream);
+        leave_tls(&c);
+        until(NULL, pool.count == 0);
+    }
+    teardown_tls();
+}
+END_TEST
+
+/* The end comes while output waits: everything, then the handler knows, then our end. */
+START_TEST(test_tls_end_while_paused)
+{
+    static struct client c;
+    setup_tls(&obedient);
+    fill_stream();
+    join_tls(&c, TLS1_3_VERSION);
+    shake_tls(&c, 65536);
+    for (size_t size = 1000; c.said < 150000; c.said += size) {
+        ck_assert_int_eq(SSL_write(c.ssl, stream + c.said, (int)size), (int)size);
+    }
+    SSL_shutdown(c.ssl);
+    for (int i = 0; i < 1000; i++) {
+        push(&c, 65536);
+        turn(NULL);
+    }
+    ck_assert_str_eq(trace, "open ");
+    for (int i = 0; i < TURNS && !c.peer.ended; i++) {
+        push(&c, 65536);
+        turn(NULL);
+        pull(&c, 4096, true);
+    }
+    ck_assert_uint_eq(c.heard, c.said);
+    ck_assert(c.closed);
+    ck_assert_str_eq(trace, "open eof ");
+    leave_tls(&c);
+    until(NULL, ended == 1);
+    ck_assert_str_eq(trace, "open eof close ");
+    teardown_tls();
+}
+END_TEST
+
+/* A header, the handshake and the first bytes behind it, whatever comes together. */
+START_TEST(test_tls_behind_a_header)
+{
+    for (size_t size = 1; size < 10000; size *= 97) {
+        static struct client c;
+        if (size == 1)
+            setup_tls(&obedient);
+        settings.proxy = true;
+        settings.told = on_told;
+        trace_len = 0;
+        join_tls(&c, TLS1_3_VERSION);
+        BIO_write(c.out, binary, sizeof binary - 1);
+        shake_tls(&c, size);
+        say_tls(&c, "hello", 5);
+        until_tls(&c, c.heard == 5);
+        ck_assert_str_eq(trace, "open input(hello) ");
+        ck_assert_uint_eq(address_port(&told.seen.told), 4711);
+        leave_tls(&c);
+        until(NULL, pool.count == 0);
+    }
+    teardown_tls();
+}
+END_TEST
+
+/* The handler's last word arrives, and then the end. */
+START_TEST(test_tls_finish)
+{
+    static struct client c;
+    setup_tls(&obedient);
+    orders.style = INPUT_ORDER;
+    orders.input = (struct order){ HANDLER_FINISH, 300000, 'x', false, 0 };
+    join_tls(&c, TLS1_2_VERSION);
+    shake_tls(&c, 65536);
+    say_tls(&c, "hello", 5);
+    until_tls(&c, c.peer.ended);
+    ck_assert_uint_eq(c.heard, 300000);
+    ck_assert(c.closed);
+    leave_tls(&c);
+    until(NULL, ended == 1);
+    ck_assert_uint_eq(count_reason("finished"), 1);
+    teardown_tls();
+}
+END_TEST
+
+/* A stop: in the handshake, and when it is done. */
+START_TEST(test_tls_drain)
+{
+    static struct client c, quiet, idle;
+    setup_tls(&obedient);
+    join_tls(&quiet, TLS1_3_VERSION);
+    join_tls(&idle, TLS1_3_VERSION);
+    shake_tls(&idle, 65536);
+    join_tls(&c, TLS1_3_VERSION);
+    SSL_do_handshake(c.ssl);
+    push(&c, 65536);
+    turns(NULL, 3);
+    trace_len = 0;
+    orders.drain.next = HANDLER_FINISH;
+    conn_pool_drain(&pool);
+    ck_assert_str_eq(trace, "drain close ");
+    until(&quiet.peer, quiet.peer.ended);
+    until_tls(&idle, idle.peer.ended);
+    ck_assert(idle.closed);
+    shake_tls(&c, 65536);
+    until_tls(&c, c.peer.ended);
+    ck_assert(c.closed);
+    leave_tls(&quiet);
+    leave_tls(&idle);
+    leave_tls(&c);
+    until(NULL, ended == 3);
+    teardown_tls();
+}
+END_TEST
+
 UNIT_MAIN("conn", test_order_of_hooks, test_what_a_hook_sees, test_defaults, test_expire_default,
           test_finish_sends_everything, test_finish_while_the_peer_sends, test_finish_at_once, test_abort,
           test_abort_at_once, test_reset, test_reset_while_paused, test_reset_while_flushing,
@@ -1474,4 +2085,8 @@ UNIT_MAIN("conn", test_order_of_hooks, test_what_a_hook_sees, test_defaults, tes
           test_timeout_is_absolute, test_timeout_set_anew, test_timeout_again, test_no_timeout_behind_finish, test_idle,
           test_not_idle, test_slow_reader, test_quiet_linger, test_loud_linger, test_drain, test_announced,
           test_drain_finishes, test_drain_aborts, test_drain_behind_the_end, test_abort_of_a_pool,
-          test_many_come_and_go, test_reasons, test_bytes_that_were_sent, test_much_unread_of_tls)
+          test_many_come_and_go, test_reasons, test_bytes_that_were_sent, test_much_unread_of_tls, test_header_split,
+          test_header_byte_by_byte, test_header_local, test_header_failures, test_header_and_close,
+          test_header_deadline, test_drain_in_the_header, test_tls_order, test_tls_cut, test_tls_failures,
+          test_tls_deadline, test_tls_pause, test_tls_end_while_paused, test_tls_behind_a_header, test_tls_finish,
+          test_tls_drain)
