@@ -382,8 +382,9 @@ class Echod:
         return self.addrs(listener)[0]
 
     def connect(self, where, **options):
-        """A socket connected to a listener (its name) or to a (host, port)."""
-        sock = connect(self.addr(where) if isinstance(where, str) else where, **options)
+        """A socket connected to a listener (its name), to a (host, port), or to a path or @NAME."""
+        named = isinstance(where, str) and where[0] not in '/@'
+        sock = connect(self.addr(where) if named else where, **options)
         self.sockets.append(sock)
         return sock
 
@@ -453,11 +454,12 @@ def connect(address, buffers=None):
         sock.settimeout(TIMEOUT)
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if buffers:
+        if buffers and family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
+        if buffers:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
-        sock.connect(address)
+        sock.connect('\0' + address[1:] if address[0].startswith('@') else address)
     except BaseException:
         sock.close()
         raise
