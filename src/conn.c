@@ -144,7 +144,7 @@ static ssize_t conn_send(struct connection *c, struct output *out)
 static void conn_part(struct connection *c, enum conn_reason reason)
 {
     struct output *wire = &c->pool->wire;
-    bool in_order = reason == CONN_FINISHED || reason == CONN_IDLE;
+    bool in_order = reason == CONN_FINISHED || reason == CONN_IDLE || reason == CONN_DRAIN;
     if (c->record == NULL || c->phase != PHASE_OPEN || c->output != NULL || !in_order)
         return;
     record_close(c->record, wire);
@@ -233,7 +233,7 @@ static uint64_t conn_quiet(const struct connection *c, bool delivered)
 static void conn_linger(struct connection *c)
 {
     bool delivered = conn_undelivered(c) == 0;
-    if (c->eof && c->record == NULL) {
+    if (c->eof) {
         conn_end(c, CONN_FIN);
         return;
     }
@@ -376,7 +376,6 @@ static void conn_eof(struct connection *c)
 {
     enum handler_next next = HANDLER_FINISH;
     c->eof = true;
-    c->finished = CONN_FIN;
     event_del(&c->readable);
     if (c->settings->handler->eof != NULL)
         next = c->settings->handler->eof(&c->face, c->state, &c->pool->output);
@@ -388,9 +387,8 @@ static void conn_no_input(struct connection *c, ssize_t n)
 {
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return;
-    /* who has closed may answer our close_notify, or an alert, with a reset */
-    bool expected = c->eof || c->finished == CONN_TLS;
-    if (c->phase == PHASE_LINGERING && (n == 0 || expected))
+    /* who was sent an alert may well reset */
+    if (c->phase == PHASE_LINGERING && (n == 0 || c->finished == CONN_TLS))
         conn_end(c, c->finished);
     else if (n < 0)
         conn_end(c, CONN_RESET);
