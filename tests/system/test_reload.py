@@ -64,7 +64,8 @@ class Changes(unittest.TestCase):
                 old = d.connect('web')
                 old.sendall(REQUEST)
                 self.assertEqual(body(old), b'Hello, Ada')
-                d.reload(server=dict(threads=threads), web=dict(greeting='Moin {name}', keepalive_timeout='1ms'))
+                d.reload(server=dict(threads=threads),
+                         web=dict(greeting='Moin {name}', keepalive_timeout=f'{200 * SLOW:.0f}ms'))
                 for _ in range(8):
                     self.assertEqual(greets(d.addr('web')), b'Moin Ada')
                 for _ in range(2):
