@@ -146,7 +146,7 @@ class Metrics(unittest.TestCase):
         with Echod(web={}, admin={}) as d:
             d.metrics()
             metrics = d.metrics()
-        section = manual[manual.index('.Sh METRICS'):manual.index('.Sh SERVICE MANAGER')]
+        section = re.search(r'^\.Sh METRICS$(.*?)^\.Sh ', manual, re.S | re.M)[1]
         self.assertEqual(set(re.findall(r'\bechod_\w+', section)), set(metrics.types))
         for family, reasons in (('echod_connections_closed_total', '-width finished'),
                                 ('echod_connections_refused_total', '-width listener_max_connections')):
