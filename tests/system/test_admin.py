@@ -95,7 +95,7 @@ class Pages(unittest.TestCase):
                 late.sendall(b'GET /readyz HTTP/1.1\r\n')
                 d.wait_log('draining')
                 self.assertGreater(time.monotonic() - start, 0.69)
-                silent(late, 0.03)              # so that every thread knows
+                silent(late, 0.03 * SLOW)              # so that every thread knows
                 late.sendall(b'Host: localhost\r\n\r\n')
                 last, = parse_answers(recv_all(late))
                 late.close()

@@ -267,7 +267,7 @@ class Stop(unittest.TestCase):
             sock = d.connect('web')
             d.kill()
             d.wait_log('draining')
-            silent(sock, 0.03)
+            silent(sock, 0.03 * SLOW)
             sock.sendall(REQUEST)
             answer, = parse_answers(recv_all(sock))
             self.assertIn(('Connection', 'close'), answer.headers)
