@@ -144,7 +144,7 @@ static ssize_t conn_send(struct connection *c, struct output *out)
 static void conn_part(struct connection *c, enum conn_reason reason)
 {
     struct output *wire = &c->pool->wire;
-    bool in_order = reason == CONN_FINISHED || reason == CONN_IDLE || reason == CONN_DRAIN;
+    bool in_order = reason == CONN_FINISHED || reason == CONN_IDLE;
     if (c->record == NULL || c->phase != PHASE_OPEN || c->output != NULL || !in_order)
         return;
     record_close(c->record, wire);

@@ -102,7 +102,10 @@ class Daemon(unittest.TestCase):
         recv_same(sock, data)
 
     def told(self, sock):
-        return self.d.wait_log('closed', peer='%s:%d' % sock.getsockname()).fields.get('told')
+        """Closes, and gives what the log says."""
+        peer = '%s:%d' % sock.getsockname()
+        sock.close()
+        return self.d.wait_log('closed', peer=peer).fields.get('told')
 
     def quiet(self, since):
         """Nothing above debug was logged since so many lines."""
@@ -279,6 +282,7 @@ class Trust(unittest.TestCase):
             m = d.metrics()
             self.assertEqual(m['echod_connections_refused_total', dict(listener='echo', reason='proxy_trusted')], 5)
             self.assertEqual(m.connections(listener='echo'), (0, 0, 0))
+            d.wait_log('connection refused')
             self.assertEqual(len(d.log_lines('connection refused')), 1)
             with socket.socket() as sock:       # one that is trusted
                 sock.settimeout(TIMEOUT)

@@ -63,8 +63,10 @@ class Daemon(unittest.TestCase):
         cls.d = daemon(cls, access_log='@FOLDER@/access')
 
     def closed(self, t, kind, sock, **fields):
-        """Waits for the line of the end of a connection, which has both addresses."""
-        line = self.d.wait_log('closed', listener=f'{kind}-{t}', peer=t.peer(sock), **fields)
+        """Closes, and waits for the line of the end of the connection, which has both addresses."""
+        peer = t.peer(sock)
+        sock.close()
+        line = self.d.wait_log('closed', listener=f'{kind}-{t}', peer=peer, **fields)
         self.assertEqual(line.level, 'debug')
         self.assertEqual(line.fields.get('told'), t.told)
 
@@ -344,6 +346,7 @@ class Metrics(Daemon):
         for sock in socks[:2]:
             sock.shutdown(socket.SHUT_WR)
             recv_same(sock, b'')
+            sock.close()
         for sock in socks[2:]:
             reset(sock)
         m = self.d.wait_metrics(lambda m: m.connections(**labels) == (4, 0, 4))

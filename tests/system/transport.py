@@ -135,28 +135,25 @@ class TlsSocket:
                 pass
             return taken
 
-    def decrypt(self):
-        """All that has come: nothing may be left where unwrap() would stumble over it."""
+    def decrypt(self, data=b''):
+        """Of these bytes all that they say: nothing may be left where unwrap() would stumble over it."""
         with self.lock:
+            self.incoming.write(data)
             try:
-                while data := self.tls.read(1 << 16):
-                    self.plain += data
+                while part := self.tls.read(1 << 16):
+                    self.plain += part
             except ssl.SSLWantReadError:
-                return False
+                return
             except ssl.SSLZeroReturnError:
                 pass
-            return True
+            self.ended = True
 
     def recv(self, size):
+        self.decrypt()
         while not self.plain and not self.ended:
-            self.ended = self.decrypt()
-            if not self.plain and not self.ended:
-                data = self.raw.recv(1 << 16)
-                with self.lock:
-                    self.incoming.write(data)
-                    if not data:
-                        raise Cut('the stream was cut')
-                self.ended = self.decrypt()
+            if not (data := self.raw.recv(1 << 16)):
+                raise Cut('the stream was cut')
+            self.decrypt(data)
         data, self.plain = self.plain[:size], self.plain[size:]
         if not data and (more := self.raw.recv(100)):
             raise AssertionError(f'behind close_notify: {more!r}')
@@ -169,12 +166,13 @@ class TlsSocket:
     def shutdown(self, how):
         """The sending side alone."""
         assert how == socket.SHUT_WR
-        with self.sending, self.lock:
-            try:
-                self.tls.unwrap()
-            except ssl.SSLError:        # the peer has not answered yet
-                pass
-            self.flush()
+        with self.sending:
+            with self.lock:
+                try:
+                    self.tls.unwrap()
+                except ssl.SSLError:    # the peer has not answered yet
+                    pass
+            self.flush()                # without the lock, for the peer may wait until it is read from
 
     def fileno(self):
         return self.raw.fileno()
