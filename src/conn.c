@@ -215,7 +215,9 @@ static uint64_t conn_undelivered(const struct connection *c)
 {
     int queued = 0;
     ioctl(conn_fd(c), SIOCOUTQ, &queued);
-    return conn_unsent(c) + (queued > 0 ? (uint64_t)queued : 0);
+    uint64_t most = conn_sent(c),
+             sent = queued > 0 ? (uint64_t)queued : 0; /* a unix socket counts its own memory too */
+    return conn_unsent(c) + (sent < most ? sent : most);
 }
 
 /* How long a peer may be quiet before we give up: as ever while it has not got everything, else shortly. */

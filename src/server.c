@@ -158,8 +158,12 @@ static void write_config(void *arg, FILE *out)
 /* first: lines to tell with it, each with its line end. */
 static void notify(const struct server *server, const char *first)
 {
-    systemd_notify("%sSTATUS=%s%zu listeners, %zu connections", first, server->failure,
-                   server->generations->socket_count, atomic_load(&server->admission.open));
+    size_t open = atomic_load(&server->admission.open);
+    if (server->stop != STOP_NONE)
+        systemd_notify("%sSTATUS=stopping, %zu connections", first, open);
+    else
+        systemd_notify("%sSTATUS=%s%zu listeners, %zu connections", first, server->failure,
+                       server->generations->socket_count, open);
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
