@@ -382,14 +382,22 @@ static bool find_id(const char *text, bool group, unsigned *id)
     return owner != NULL || found != NULL;
 }
 
+/* As the kernel counts them. */
+static unsigned load_seconds(struct reading *l, const struct inifile_section *section, const char *key, uint64_t time)
+{
+    if (time % 1000 != 0)
+        fail(l, line_of(section, key), "%s: not a whole number of seconds", key);
+    return (unsigned)(time / 1000);
+}
+
 static void load_bind(struct reading *l, const struct inifile_section *section, struct config_listener *listener)
 {
     const struct listener_settings *settings = &listener->settings;
     listener->bind = (struct bind_options){ .interface = settings->interface,
                                             .freebind = settings->freebind != 0,
-                                            .keepalive = (unsigned)(settings->tcp_keepalive / 1000),
-                                            .defer_accept = (unsigned)(settings->tcp_defer_accept / 1000),
                                             .fastopen = (unsigned)settings->tcp_fastopen };
+    listener->bind.keepalive = load_seconds(l, section, "tcp_keepalive", settings->tcp_keepalive);
+    listener->bind.defer_accept = load_seconds(l, section, "tcp_defer_accept", settings->tcp_defer_accept);
     load_mode(l, section, listener);
     if (!find_id(settings->socket_owner, false, &listener->bind.owner))
         fail(l, line_of(section, "socket_owner"), "socket_owner: there is no user \"%s\"", settings->socket_owner);
