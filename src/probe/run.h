@@ -1,0 +1,16 @@
+/* run: carries out a command: event loop, signals, one series or load a target, and what is said of them. */
+#ifndef ECHOPROBE_RUN_H
+#define ECHOPROBE_RUN_H
+
+#include "probe/command.h"
+
+/* The exit status when nothing was probed; monitoring plugins call it unknown. */
+#define RUN_UNKNOWN 3
+
+/*
+ * Returns the exit status: the worst verdict, or RUN_UNKNOWN when it could not begin; then, and when its output could
+ * not be written, which is critical, it has said why.
+ */
+int run_command(const struct command *command);
+
+#endif

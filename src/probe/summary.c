@@ -1,0 +1,90 @@
+#include "probe/summary.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define MS 1e6
+
+const char *verdict_word(enum verdict verdict)
+{
+    static const char *const words[] = { "ok", "warning", "critical" };
+    return words[verdict];
+}
+
+int summary_init(struct summary *s, const struct target *t)
+{
+    *s = (struct summary){ .target = t, .latency = histogram_new() };
+    s->phases = (struct probe_result){
+        .resolve = PHASE_NEVER, .connect = PHASE_NEVER, .tls = PHASE_NEVER, .first = PHASE_NEVER, .total = PHASE_NEVER
+    };
+    return s->latency != NULL ? 0 : -1;
+}
+
+void summary_free(struct summary *s)
+{
+    free(s->latency);
+    s->latency = NULL;
+}
+
+void summary_success(struct summary *s, int64_t latency)
+{
+    s->sent++;
+    histogram_record(s->latency, latency);
+    if (s->previous > 0) {
+        s->jitter_sum += (double)(latency > s->previous ? latency - s->previous : s->previous - latency);
+        s->jitter_count++;
+    }
+    s->previous = latency;
+}
+
+void summary_failure(struct summary *s, const struct failure *f, uint64_t n)
+{
+    s->sent += n;
+    s->failures[f->class] += n;
+    if (s->first.class == FAILURE_NONE)
+        s->first = *f;
+}
+
+uint64_t summary_lost(const struct summary *s)
+{
+    return s->sent - s->latency->total;
+}
+
+double summary_jitter(const struct summary *s)
+{
+    return s->jitter_count > 0 ? s->jitter_sum / (double)s->jitter_count : 0;
+}
+
+/* The latency that the limits are for. */
+static int64_t summary_judged(const struct summary *s)
+{
+    return histogram_quantile(s->latency, 0.99);
+}
+
+enum verdict summary_verdict(const struct summary *s, const struct thresholds *limits)
+{
+    int64_t latency = summary_judged(s);
+    if (s->latency->total == 0 || summary_lost(s) > 0 || (limits->critical > 0 && latency > limits->critical))
+        return VERDICT_CRITICAL;
+    return limits->warning > 0 && latency > limits->warning ? VERDICT_WARNING : VERDICT_OK;
+}
+
+void summary_explain(const struct summary *s, const struct thresholds *limits, char *text, size_t len)
+{
+    enum verdict verdict = summary_verdict(s, limits);
+    int64_t limit = verdict == VERDICT_WARNING ? limits->warning : limits->critical;
+    text[0] = '\0';
+    if (verdict == VERDICT_OK)
+        return;
+    if (s->sent == 1 && summary_lost(s) == 1)
+        snprintf(text, len, "%s: %s", failure_word(s->first.class), s->first.text);
+    else if (summary_lost(s) > 0)
+        snprintf(text, len, "%" PRIu64 " of %" PRIu64 " lost; the first: %s: %s", summary_lost(s), s->sent,
+                 failure_word(s->first.class), s->first.text);
+    else if (s->sent == 0)
+        snprintf(text, len, "%s: %s", failure_word(s->first.class != FAILURE_NONE ? s->first.class : FAILURE_TIMEOUT),
+                 s->first.class != FAILURE_NONE ? s->first.text : "interrupted before there was a result");
+    else
+        snprintf(text, len, "%s: %s%.3f ms is over %.3f ms", verdict_word(verdict),
+                 s->sent > 1 ? "the 99th percentile of " : "", (double)summary_judged(s) / MS, (double)limit / MS);
+}

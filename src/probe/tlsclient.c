@@ -1,0 +1,126 @@
+#include "probe/tlsclient.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Why OpenSSL did not want a file: the first error says it, those behind it only where it was noticed. */
+static int load_error(const char *what, const char *path, char *err, size_t errlen)
+{
+    unsigned long code = ERR_peek_error();
+    const char *reason = ERR_SYSTEM_ERROR(code) ? failure_errno(ERR_GET_REASON(code)) : ERR_reason_error_string(code);
+    snprintf(err, errlen, "%s %s: %s", what, path, reason != NULL ? reason : "cannot be used");
+    ERR_clear_error();
+    return -1;
+}
+
+static int load_trust(SSL_CTX *ctx, const struct tlsclient_settings *settings, char *err, size_t errlen)
+{
+    if (settings->ca == NULL)
+        SSL_CTX_set_default_verify_paths(ctx);
+    else if (SSL_CTX_load_verify_file(ctx, settings->ca) != 1)
+        return load_error("--ca", settings->ca, err, errlen);
+    SSL_CTX_set_verify(ctx, settings->insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
+    return 0;
+}
+
+/* No terminal is asked for a passphrase: a monitor has nobody to answer. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): the type is given */
+static int no_passphrase(char *buf, int size, int writing, void *arg)
+{
+    (void)buf;
+    (void)size;
+    (void)writing;
+    (void)arg;
+    return -1;
+}
+
+static int load_identity(SSL_CTX *ctx, const struct tlsclient_settings *settings, char *err, size_t errlen)
+{
+    const char *key = settings->key != NULL ? settings->key : settings->cert;
+    if (settings->cert == NULL)
+        return 0;
+    SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);
+    if (SSL_CTX_use_certificate_chain_file(ctx, settings->cert) != 1)
+        return load_error("--cert", settings->cert, err, errlen);
+    if (SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1)
+        return load_error("--key", key, err, errlen);
+    return 0;
+}
+
+SSL_CTX *tlsclient_load(const struct tlsclient_settings *settings, char *err, size_t errlen)
+{
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    if (ctx == NULL) {
+        load_error("TLS", "does not start", err, errlen);
+        return NULL;
+    }
+    ERR_clear_error();
+    SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
+    if (load_trust(ctx, settings, err, errlen) < 0 || load_identity(ctx, settings, err, errlen) < 0) {
+        SSL_CTX_free(ctx);
+        return NULL;
+    }
+    return ctx;
+}
+
+/* Whose certificate it must be, and the name to ask for, which no address is (RFC 6066 section 3). */
+static bool name_peer(SSL *ssl, const char *name)
+{
+    unsigned char address[sizeof(struct in6_addr)];
+    X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
+    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    if (inet_pton(AF_INET, name, address) == 1 || inet_pton(AF_INET6, name, address) == 1)
+        return X509_VERIFY_PARAM_set1_ip_asc(param, name) == 1;
+    return X509_VERIFY_PARAM_set1_host(param, name, 0) == 1 && SSL_set_tlsext_host_name(ssl, name) == 1;
+}
+
+struct bufferevent *tlsclient_start(SSL_CTX *ctx, const struct tlsclient_settings *settings, const struct target *t,
+                                    struct event_base *base, int fd)
+{
+    static const unsigned char http[] = "\x08http/1.1"; /* RFC 7301 */
+    struct bufferevent *b = NULL;
+    SSL *ssl = SSL_new(ctx);
+    ERR_clear_error();
+    if (ssl != NULL && name_peer(ssl, settings->sni != NULL ? settings->sni : t->host) &&
+        (t->scheme != SCHEME_HTTPS || SSL_set_alpn_protos(ssl, http, sizeof http - 1) == 0))
+        b = bufferevent_openssl_socket_new(base, fd, ssl, BUFFEREVENT_SSL_CONNECTING, BEV_OPT_CLOSE_ON_FREE);
+    if (b == NULL)
+        SSL_free(ssl);
+    return b;
+}
+
+void tlsclient_half_close(struct bufferevent *b)
+{
+    SSL_shutdown(bufferevent_openssl_get_ssl(b));
+    ERR_clear_error();
+}
+
+bool tlsclient_ended(struct bufferevent *b)
+{
+    return (SSL_get_shutdown(bufferevent_openssl_get_ssl(b)) & SSL_RECEIVED_SHUTDOWN) != 0;
+}
+
+void tlsclient_explain(struct bufferevent *b, bool handshake, struct failure *f)
+{
+    int error = EVUTIL_SOCKET_ERROR();
+    unsigned long code = bufferevent_get_openssl_error(b);
+    SSL *ssl = bufferevent_openssl_get_ssl(b);
+    long verdict = SSL_get_verify_result(ssl);
+    const char *when = handshake ? "handshake: " : "", *reason = code != 0 ? ERR_reason_error_string(code) : NULL;
+    if (verdict != X509_V_OK && (SSL_get_verify_mode(ssl) & SSL_VERIFY_PEER) != 0)
+        failure_set(f, FAILURE_TLS, "certificate: %s", X509_verify_cert_error_string(verdict));
+    else if (reason != NULL && ERR_GET_REASON(code) != SSL_R_UNEXPECTED_EOF_WHILE_READING)
+        failure_set(f, FAILURE_TLS, "%s%s", when, reason);
+    else if (error == ECONNRESET || error == EPIPE)
+        failure_set(f, FAILURE_RESET, "%sthe server reset the connection", when);
+    else
+        failure_set(f, handshake ? FAILURE_TLS : FAILURE_SHORT, "%sthe connection ended", when);
+    ERR_clear_error();
+}

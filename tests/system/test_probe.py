@@ -1,0 +1,761 @@
+"""echoprobe: one probe, and a ping: what is verified, printed and said, against good servers and bad ones."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+
+from harness import SLOW, TIMEOUT, Echod, reset
+from prober import (HAVE_OPENSSL, COMMAND, Certificates, Running, Server, abort, answer, echo, hang, on_terminal, probe,
+                    read_head)
+from test_echo import have_ipv6
+
+OK = b'HTTP/1.1 200 OK\r\n'
+LIMIT = str(SLOW)   # seconds, where a probe must run into its time limit
+
+
+def free_port():
+    """A port that nobody listens on: bound for the while, so that nobody else gets it."""
+    sock = socket.socket()
+    sock.bind(('127.0.0.1', 0))
+    return sock
+
+
+class Echoes(unittest.TestCase):
+
+    def test_echod(self):
+        with Echod() as d:
+            tcp, http = '%s:%d' % d.addr('echo'), '%s:%d' % d.addr('web')
+            probe(f'tcp://{tcp}', '-m', 'Hello World!').succeeds(self, b'Hello World!')
+            probe('-m', 'Hello World!', '--half-close', f'tcp://{tcp}').succeeds(self, b'Hello World!')
+            probe('--message=', '--half-close', f'tcp://{tcp}').succeeds(self, b'')
+            probe(f'http://{http}/world').succeeds(self, b'Hello, world')
+            done = probe(f'http://{http}/world', '-i').succeeds(self)
+            self.assertRegex(done.out, rb'\AHTTP/1\.1 200 OK\r\n([!-~ ]+\r\n)+\r\nHello, world\Z')
+
+    def test_nonce(self):
+        """Never the same twice, and with the number of the probe."""
+        with Echod(echo={}) as d:
+            url = 'tcp://%s:%d' % d.addr('echo')
+            nonces = {probe(url).succeeds(self).out for _ in range(3)}
+            self.assertEqual(len(nonces), 3)
+            for nonce in nonces:
+                self.assertRegex(nonce, rb'\Aechoprobe 1 [0-9a-f]{16}\n\Z')
+
+        seen = []
+
+        def collect(sock):
+            seen.append(sock.recv(1000))
+            sock.sendall(seen[-1])
+
+        with Server(collect) as server:
+            probe(server.url(), '-c', '3', '-I', '1ms', '-q').succeeds(self)
+        self.assertEqual([re.match(rb'echoprobe (\d+)', nonce)[1] for nonce in seen], [b'1', b'2', b'3'])
+
+    def test_cached_echo(self):
+        """A server that gives everybody the first message back does not pass."""
+        first = []
+
+        def cached(sock):
+            first.append(sock.recv(1000))
+            sock.sendall(first[0])
+
+        with Server(cached) as server:
+            probe(server.url()).succeeds(self)
+            probe(server.url()).fails(self, 'mismatch', r'byte \d+ of the echo')
+
+    def test_sizes(self):
+        with Echod(echo={}) as d:
+            url = 'tcp://%s:%d' % d.addr('echo')
+            for size in ('1', '2', '4096', '65537', '16M'):
+                for half_close in ([], ['--half-close']):
+                    with self.subTest(size=size, half_close=half_close):
+                        done = probe(url, '-s', size, '-t', str(20 * SLOW), *half_close).succeeds(self)
+                        self.assertEqual(len(done.out), 16 << 20 if size == '16M' else int(size))
+
+    def test_half_close(self):
+        """It is closed behind the message, and the end is waited for."""
+        got = []
+
+        def collect(sock):
+            while data := sock.recv(1000):
+                got.append(data)
+            sock.sendall(b''.join(got))
+
+        with Server(collect) as server:
+            probe(server.url(), '-m', 'all', '--half-close').succeeds(self, b'all')
+            probe(server.url(), '-m', 'all', '-t', LIMIT).fails(self, 'timeout')
+
+        def never_closes(sock):
+            sock.sendall(sock.recv(1000))
+            hang(sock)
+            threading.Event().wait(TIMEOUT)
+
+        with Server(never_closes) as server:
+            probe(server.url(), '-m', 'x', '--half-close', '-t', LIMIT).fails(self, 'timeout')
+
+    def test_unix(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, 'socket')
+            with Server(echo, socket.AF_UNIX, path):
+                probe(f'unix:{path}', '-m', 'x').succeeds(self, b'x')
+                probe(f'unix://{path}', '-m', 'x').succeeds(self, b'x')
+            probe(f'unix:{path}x').fails(self, 'refused', 'No such file')
+        with Server(echo, socket.AF_UNIX, f'\0echoprobe-{os.getpid()}'):
+            probe(f'unix:@echoprobe-{os.getpid()}', '-m', 'x').succeeds(self, b'x')
+
+    @unittest.skipUnless(have_ipv6(), 'no IPv6')
+    def test_ipv6(self):
+        with Server(echo, socket.AF_INET6, ('::1', 0)) as server:
+            probe(f'tcp://[::1]:{server.port}', '-m', 'x').succeeds(self, b'x')
+
+    def test_expect(self):
+        with Server(echo) as server:
+            probe(server.url(), '-m', 'needle in hay', '--expect', 'in').succeeds(self)
+            probe(server.url(), '-m', 'needle in hay', '--expect', 'on').fails(self, 'mismatch', '--expect')
+
+    def test_several(self):
+        """At once, and printed in the order of the command line."""
+        barrier = threading.Barrier(3, timeout=TIMEOUT)
+
+        def together(sock):
+            data = sock.recv(1000)
+            barrier.wait()
+            sock.sendall(data)
+
+        with Server(together) as server, free_port() as refused:
+            done = probe(*[f'tcp://localhost:{server.port}'] + [server.url()] * 2, '-m', 'x').succeeds(self, b'xxx')
+            url = f'tcp://127.0.0.1:{refused.getsockname()[1]}'
+            with Echod() as d:
+                done = probe('http://%s:%d/b' % d.addr('web'), url, 'http://%s:%d/a' % d.addr('web'))
+            self.assertEqual((done.status, done.out), (2, b'Hello, bHello, a'))
+            self.assertRegex(done.err, rf'\Aechoprobe: {url}: refused: [^\n]*\n\Z')
+
+
+class BadEchoes(unittest.TestCase):
+    """Each fails in its own way, in one line, in time, and with nothing on standard output."""
+
+    def case(self, handle, word, text, *args):
+        with Server(handle) as server:
+            probe(server.url(), '-m', 'Hello World!', '-t', LIMIT, *args).fails(self, word, text, within=float(LIMIT))
+
+    def test_refused(self):
+        with free_port() as sock:
+            url = 'tcp://127.0.0.1:%d' % sock.getsockname()[1]
+            probe(url).fails(self, 'refused', 'Connection refused', within=1)
+
+    def test_reset(self):
+        self.case(abort, 'reset', 'reset the connection')
+
+    def test_reset_within_the_echo(self):
+        def handle(sock):
+            sock.sendall(sock.recv(1000)[:5])
+            reset(sock)
+        self.case(handle, 'reset', 'reset the connection')
+
+    def test_one_wrong_byte(self):
+        self.case(lambda sock: sock.sendall(sock.recv(1000).replace(b'W', b'w')), 'mismatch',
+                  'byte 7 of the echo is 0x77, not 0x57')
+
+    def test_short(self):
+        self.case(lambda sock: sock.sendall(sock.recv(1000)[:5]), 'short', 'after 5 of 12 bytes')
+
+    def test_nothing(self):
+        self.case(lambda sock: sock.recv(1000), 'short', 'after 0 of 12 bytes')
+
+    def test_closed_at_once(self):
+        with Server(lambda sock: None) as server:
+            done = probe(server.url(), '-m', 'x')
+        self.assertEqual((done.status, done.out), (2, b''))
+        self.assertRegex(done.err, r'\Aechoprobe: [^\n]* (short|reset): [^\n]*\n\Z')     # which is a race of the two ends
+
+    def test_extra_bytes(self):
+        self.case(lambda sock: sock.sendall(sock.recv(1000) + b'!'), 'mismatch', 'more came back than the 12 bytes')
+
+    def test_extra_bytes_later(self):
+        def handle(sock):
+            sock.sendall(sock.recv(1000))
+            sock.recv(1000)     # the end of the client's side: its half-close
+            sock.sendall(b'!')
+        self.case(handle, 'mismatch', 'more came back', '--half-close')
+
+    def test_banner(self):
+        self.case(lambda sock: sock.sendall(b'220 hello\r\n') or hang(sock), 'mismatch', 'byte 1 of the echo')
+
+    def test_stalled(self):
+        self.case(hang, 'timeout', 'no whole answer within')
+
+    def test_stalled_within_the_echo(self):
+        self.case(lambda sock: sock.sendall(sock.recv(1000)[:5]) or hang(sock), 'timeout', 'no whole answer within')
+
+    def test_a_byte_now_and_then(self):
+        """What comes does not prolong the time that there is."""
+        def handle(sock):
+            data = sock.recv(1000)
+            for byte in data:
+                sock.sendall(bytes([byte]))
+                threading.Event().wait(float(LIMIT) / 4)
+        self.case(handle, 'timeout', 'no whole answer within')
+
+    def test_endless(self):
+        def handle(sock):
+            while True:
+                sock.sendall(b'Hello World!' * 1000)
+        self.case(handle, 'mismatch', 'more came back')
+
+    def test_endless_same_bytes(self):
+        """An endless echo of the right bytes, while we still send."""
+        def handle(sock):
+            data = sock.recv(1)
+            while True:
+                sock.sendall(data * 65536)
+        with Server(handle) as server:
+            probe(server.url(), '-s', '16M', '-t', LIMIT).fails(self, 'mismatch', within=float(LIMIT))
+
+    def test_accepts_only(self):
+        """As a load balancer without a backend does: in the backlog, never accepted."""
+        with socket.create_server(('127.0.0.1', 0)) as sock:
+            url = 'tcp://127.0.0.1:%d' % sock.getsockname()[1]
+            probe(url, '-t', LIMIT).fails(self, 'timeout', within=float(LIMIT))
+
+    def test_no_answer_to_syn(self):
+        """A full backlog drops them; the connect must end in time."""
+        with socket.socket() as sock:
+            sock.bind(('127.0.0.1', 0))
+            sock.listen(0)
+            fillers = [socket.socket() for _ in range(4)]
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(sock.getsockname())
+            url = 'tcp://127.0.0.1:%d' % sock.getsockname()[1]
+            probe(url, '-t', str(20 * SLOW), '--connect-timeout', LIMIT).fails(self, 'timeout', 'connect to',
+                                                                              within=float(LIMIT))
+            for filler in fillers:
+                filler.close()
+
+
+class Web(unittest.TestCase):
+
+    def ask(self, raw, *args, end='close', path='/'):
+        with Server(answer(raw, end)) as server:
+            return probe(server.url('http', path), '-t', LIMIT, *args)
+
+    def test_request(self):
+        heads = []
+
+        def handle(sock):
+            heads.append(read_head(sock))
+            sock.sendall(OK + b'Content-Length: 0\r\n\r\n')
+
+        with Server(handle) as server:
+            probe(server.url('http', '/a?b=%20')).succeeds(self, b'')
+            self.assertRegex(heads[0], rb'\AGET /a\?b=%%20 HTTP/1\.1\r\nHost: 127\.0\.0\.1:%d\r\n' % server.port)
+
+    def test_bodies(self):
+        for raw, body in (
+                (OK + b'Content-Length: 2\r\n\r\nhi', b'hi'),
+                (OK + b'Transfer-Encoding: chunked\r\n\r\n2;x=y\r\nhi\r\n1\r\n!\r\n0\r\nT: x\r\n\r\n', b'hi!'),
+                (OK + b'\r\nuntil the end', b'until the end'),
+                (b'HTTP/1.0 200 OK\r\n\r\nuntil the end', b'until the end'),
+                (b'HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi', b'hi'),
+                (b'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n' + OK + b'Content-Length: 1\r\n\r\nx', b'x'),
+                (b'HTTP/1.1 204 No Content\r\n\r\n', b''),
+                (OK + b'\r\n' + bytes(range(256)), bytes(range(256)))):
+            with self.subTest(raw=raw):
+                self.ask(raw).succeeds(self, body)
+
+    def test_needs_no_end(self):
+        """Where the length is known, it is not the end of the connection that ends the answer."""
+        self.ask(OK + b'Content-Length: 2\r\n\r\nhi', end='hang').succeeds(self, b'hi')
+        self.ask(OK + b'Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n', end='hang').succeeds(self, b'')
+
+    def test_malformed(self):
+        for raw in (b'garbage\r\n\r\n', b'HTTP/1.1 2x0 OK\r\n\r\n', OK + b'no colon\r\n\r\n', b'HTTP/3.0 200 OK\r\n\r\n',
+                    OK + b'Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx', OK + b'Content-Length: x\r\n\r\n',
+                    OK + b'Transfer-Encoding: chunked\r\n\r\nzz\r\n', OK + b'Transfer-Encoding: gzip\r\n\r\nx',
+                    b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n',
+                    OK + b'Content-Length: 1\r\n\r\nx and more'):
+            with self.subTest(raw=raw):
+                self.ask(raw, end='hang').fails(self, 'protocol')
+
+    def test_short(self):
+        for raw, text in ((b'', 'before an answer'), (b'HTTP/1.1 200', 'within the head'),
+                          (OK + b'Content-Length: 5\r\n\r\nhi', 'after 2 bytes of the body'),
+                          (OK + b'Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n', 'after 2 bytes of the body')):
+            with self.subTest(raw=raw):
+                self.ask(raw).fails(self, 'short', text)
+
+    def test_reset(self):
+        self.ask(OK + b'\r\nuntil the', end='reset').fails(self, 'reset')
+        self.ask(OK + b'Content-Length: 5\r\n\r\nhi', end='reset').fails(self, 'reset')
+
+    def test_stalled(self):
+        for raw in (b'', b'HTTP/1.1 200', OK + b'Content-Length: 5\r\n\r\nhi', OK + b'\r\nuntil the end'):
+            with self.subTest(raw=raw):
+                self.ask(raw, end='hang').fails(self, 'timeout', 'no whole answer', within=float(LIMIT))
+
+    def test_endless(self):
+        """Each endless in another place; neither memory nor patience is."""
+        def endless(start, part):
+            def handle(sock):
+                read_head(sock)
+                sock.sendall(start)
+                while True:
+                    sock.sendall(part)
+            return handle
+
+        for start, part in ((OK + b'\r\n', b'x' * 65536), (OK + b'X: ', b'x' * 65536), (OK, b'X: y\r\n' * 1000),
+                            (b'', b'HTTP/1.1 100 Continue\r\n\r\n' * 1000),
+                            (OK + b'Transfer-Encoding: chunked\r\n\r\n', b'1000\r\n' + b'x' * 4096 + b'\r\n')):
+            with self.subTest(part=part[:30]), Server(endless(start, part)) as server:
+                probe(server.url('http'), '-t', str(20 * SLOW)).fails(self, 'protocol', 'longer than')
+        start = OK + b'Transfer-Encoding: chunked\r\n\r\n1;'
+        with Server(endless(start, b'x' * 65536)) as server:
+            probe(server.url('http'), '-t', LIMIT).fails(self, 'timeout', within=float(LIMIT))
+
+    def test_max_size(self):
+        raw = OK + b'Content-Length: 5\r\n\r\nhello'
+        self.ask(raw, '--max-size=5').succeeds(self, b'hello')
+        self.ask(raw, '--max-size=4').fails(self, 'protocol', r'longer than 4 bytes \(--max-size\)')
+
+    def test_status(self):
+        for status, good, args in ((200, True, []), (302, True, []), (404, False, []), (503, False, []),
+                                   (503, True, ['--expect-status=5xx']), (503, True, ['--expect-status=200,503']),
+                                   (200, False, ['--expect-status=201,4xx'])):
+            with self.subTest(status=status, args=args):
+                done = self.ask(b'HTTP/1.1 %d X\r\nContent-Length: 1\r\n\r\nx' % status, *args)
+                if good:
+                    done.succeeds(self, b'x')
+                else:
+                    done.fails(self, 'mismatch', f'the status is {status}, not ')
+
+    def test_expect(self):
+        raw = OK + b'Content-Length: 9\r\n\r\nall right'
+        self.ask(raw, '--expect=right').succeeds(self, b'all right')
+        self.ask(raw, '--expect=wrong').fails(self, 'mismatch', '--expect')
+        self.ask(raw, '-q', '--expect=right').succeeds(self, b'')
+
+
+class Terminal(unittest.TestCase):
+
+    def test_escapes(self):
+        """Bytes of a server cannot play with the terminal; a pipe gets them as they are."""
+        body = b'\x1b[2J\x07caf\xc3\xa9\xc2\x9b1m\xe2\x80\xaegood\rbad\n'
+        with Server(answer(OK + b'\r\n' + body)) as server:
+            probe(server.url('http')).succeeds(self, body)
+            text, status = on_terminal(server.url('http'))
+        self.assertEqual(status, 0)
+        self.assertEqual(text, b'\\x1b[2J\\x07caf\xc3\xa9\\xc2\\x9b1m\\xe2\\x80\\xaegood\\x0dbad\r\n')
+
+    def test_escapes_in_the_head(self):
+        with Server(answer(OK + b'X: \xc2\x9b2J\r\n\r\nx')) as server:
+            text, status = on_terminal(server.url('http'), '-i')
+        self.assertEqual((text, status), (b'HTTP/1.1 200 OK\r\nX: \\xc2\\x9b2J\r\n\r\nx\r\n', 0))
+
+    def test_live_line(self):
+        with Echod(echo={}) as d:
+            url = 'tcp://%s:%d' % d.addr('echo')
+            text, status = on_terminal(url, '-c', '2', '-I', '1ms')
+            self.assertEqual(status, 0)
+            self.assertIn(b'\r\x1b[K' + url.encode() + b': 2 probes, 0 lost, median', text)
+            self.assertNotIn(b'\x1b', probe(url, '-c', '2', '-I', '1ms').succeeds(self).out)
+
+
+class Ping(unittest.TestCase):
+
+    LINE = r'tcp://\S+: seq={} resolve=\d+\.\d{{3}} connect=\d+\.\d{{3}} first=\d+\.\d{{3}} done=\d+\.\d{{3}} ms\n'
+    SUMMARY = (r'--- tcp://\S+: {} probes, {} lost \({} %\)\n'
+               r'min [\d.]+, median [\d.]+, p90 [\d.]+, p99 [\d.]+, max [\d.]+, jitter [\d.]+ ms\n')
+
+    def test_lines(self):
+        with Echod(echo={}) as d:
+            url = 'tcp://%s:%d' % d.addr('echo')
+            text = probe(url, '-c', '3', '-I', '10ms').succeeds(self).out.decode()
+            self.assertRegex(text, ''.join(self.LINE.format(i) for i in (1, 2, 3)) + self.SUMMARY.format(3, 0, '0.0'))
+            text = probe(url, '-c', '3', '-I', '10ms', '-q').succeeds(self).out.decode()
+            self.assertRegex(text, r'\A' + self.SUMMARY.format(3, 0, '0.0') + r'\Z')
+
+    def test_interval(self):
+        with Server(echo) as server:
+            done = probe(server.url(), '-c', '4', '-I', '0.1', '-q').succeeds(self)
+            self.assertGreater(done.seconds, 0.3)
+
+    def test_loss(self):
+        """Every second one is reset: each is told, and the verdict is critical."""
+        served = []
+
+        def handle(sock):
+            served.append(sock)
+            (abort if len(served) % 2 == 0 else echo)(sock)
+
+        with Server(handle) as server:
+            done = probe(server.url(), '-c', '4', '-I', '1ms')
+            self.assertEqual(done.status, 2, done)
+            self.assertRegex(done.out.decode(), self.LINE.format(1) + self.LINE.format(3) + self.SUMMARY.format(4, 2, '50.0'))
+            self.assertRegex(done.err, r'\A(echoprobe: \S+: seq=[24]: reset: [^\n]*\n){2}'
+                                       r'echoprobe: \S+: 2 of 4 lost; the first: reset: [^\n]*\n\Z')
+
+    def test_interrupted(self):
+        with Echod(echo={}) as d:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with Running('tcp://%s:%d' % d.addr('echo'), '-I', '10ms') as running:
+                    running.wait_for(rb'seq=3 ')
+                    running.interrupt(number)
+                    text, status = running.end()
+                self.assertEqual(status, 0)
+                self.assertRegex(text, rb'--- tcp://\S+: \d+ probes, 0 lost \(0\.0 %\), interrupted\nmin ')
+
+    def test_interrupted_before_a_result(self):
+        with Server(hang) as server, Running(server.url(), '-c', '3', '-t', '1h') as running:
+            while not server.count:
+                threading.Event().wait(0.01)
+            running.interrupt()
+            text, status = running.end()
+        self.assertEqual(status, 2)
+        self.assertIn(b'interrupted before there was a result', text)
+
+    def test_several(self):
+        with Echod() as d:
+            urls = 'tcp://%s:%d' % d.addr('echo'), 'http://%s:%d/x' % d.addr('web')
+            text = probe(*urls, '-c', '2', '-I', '1ms').succeeds(self).out.decode()
+        for url in urls:
+            self.assertEqual(text.count(f'{url}: seq='), 2)
+            self.assertIn(f'--- {url}: 2 probes, 0 lost', text)
+
+
+class Verdicts(unittest.TestCase):
+
+    @staticmethod
+    def slow(seconds):
+        def handle(sock):
+            data = sock.recv(1000)
+            threading.Event().wait(seconds)
+            sock.sendall(data)
+        return handle
+
+    def test_thresholds(self):
+        with Server(self.slow(0.1)) as server:
+            url = server.url()
+            for args, status, text in ((['-w', '50'], 1, r'warning: \d+\.\d{3} ms is over 50.000 ms'),
+                                       (['-w', '50', '-C', '60'], 2, r'critical: \d+\.\d{3} ms is over 60.000 ms'),
+                                       (['-C', '60ms'], 2, r'critical: \d'),
+                                       (['-w', '1m', '-C', '2m'], 0, None)):
+                with self.subTest(args=args):
+                    done = probe(url, '-m', 'x', *args, '-t', '1m')
+                    self.assertEqual((done.status, done.out), (status, b'x'), done)
+                    if text:
+                        self.assertRegex(done.err, rf'\Aechoprobe: {url}: {text}[^\n]*\n\Z')
+            done = probe(url, '-c', '2', '-I', '1ms', '-q', '-w', '50')
+            self.assertEqual(done.status, 1)
+            self.assertIn('warning: the 99th percentile of ', done.err)
+
+    def test_worst_of_several(self):
+        with Server(self.slow(0.1)) as slow, Server(echo) as good, Server(abort) as bad:
+            self.assertEqual(probe(good.url(), slow.url(), '-w', '50').status, 1)
+            self.assertEqual(probe(bad.url(), good.url(), slow.url(), '-w', '50').status, 2)
+
+    def test_json(self):
+        with Echod() as d, free_port() as refused:
+            url = 'http://%s:%d/x' % d.addr('web')
+            said = json.loads(probe(url, '--json').succeeds(self).out)
+            self.assertEqual([said[key] for key in ('url', 'mode', 'verdict', 'failure', 'sent', 'lost', 'status')],
+                             [url, 'once', 'ok', 'none', 1, 0, 200])
+            self.assertGreater(said['done_ms'], 0)
+            self.assertEqual(said['latency_ms']['max'], said['done_ms'])
+            bad = 'tcp://127.0.0.1:%d' % refused.getsockname()[1]
+            done = probe(bad, url, '--format=json')
+            first, second = map(json.loads, done.out.splitlines())
+            self.assertEqual((done.status, first['verdict'], first['failure'], second['verdict']),
+                             (2, 'critical', 'refused', 'ok'))
+            self.assertEqual(first['failures'], {'refused': 1})
+            *probes, said = map(json.loads, probe(url, '-c', '2', '-I', '1ms', '--json').succeeds(self).out.splitlines())
+            self.assertEqual([p['seq'] for p in probes], [1, 2])
+            self.assertEqual((said['mode'], said['sent']), ('ping', 2))
+
+    def test_json_quotes(self):
+        path = '/nowhere/"\\'
+        self.assertEqual(json.loads(probe(f'unix:{path}', '--json').out)['url'], f'unix:{path}')
+
+    VALUE = r"'[^'|=]+'=(\d+\.\d{6}s|U);(\d+\.\d{6})?;(\d+\.\d{6})?;0;\d+\.\d{6}"
+
+    def test_nagios(self):
+        with Echod() as d, free_port() as refused:
+            url, bad = 'http://%s:%d/x' % d.addr('web'), 'tcp://127.0.0.1:%d' % refused.getsockname()[1]
+            text = probe(url, '--format=nagios', '-w', '1000', '-C', '2s').succeeds(self).out.decode()
+            self.assertRegex(text, rf'\AECHOPROBE OK - {url} \d+\.\d+ ms \| {self.VALUE}\n\Z')
+            self.assertIn('s;1.000000;2.000000;0;5.000000\n', text)
+            done = probe(url, bad, '--format=nagios')
+            self.assertEqual(done.status, 2)
+            self.assertRegex(done.out.decode(), rf'\AECHOPROBE CRITICAL - {url} \d+\.\d+ ms, {bad} refused: [^|]* '
+                                                rf'\| {self.VALUE} {self.VALUE}\n\Z')
+
+    def test_prometheus(self):
+        """By the text format: each metric once with its type, each line a sample of it, no sample twice."""
+        with Echod() as d, free_port() as refused:
+            urls = 'http://%s:%d/x' % d.addr('web'), 'tcp://127.0.0.1:%d' % refused.getsockname()[1]
+            done = probe(*urls, '--format=prometheus')
+        metric, samples, types = None, {}, set()
+        for line in done.out.decode().splitlines():
+            if line.startswith('# HELP '):
+                continue
+            if line.startswith('# TYPE '):
+                metric = line.split()[2]
+                self.assertNotIn(metric, types)
+                types.add(metric)
+                continue
+            name, labels, value = re.fullmatch(r'(\w+)(\{.*\}) (\S+)', line).groups()
+            self.assertIn(name, (metric, f'{metric}_sum', f'{metric}_count'))
+            self.assertNotIn((name, labels), samples)
+            samples[name, labels] = float(value)
+        self.assertEqual(samples['echoprobe_verdict', f'{{url="{urls[0]}"}}'], 0)
+        self.assertEqual(samples['echoprobe_verdict', f'{{url="{urls[1]}"}}'], 2)
+        self.assertEqual(samples['echoprobe_failures', f'{{url="{urls[1]}",class="refused"}}'], 1)
+        self.assertEqual(samples['echoprobe_http_status', f'{{url="{urls[0]}"}}'], 200)
+
+    def test_full_disk(self):
+        """What could not be written was not said."""
+        with Server(echo) as server, open('/dev/full', 'wb') as full:
+            done = subprocess.run([*COMMAND, server.url(), '-m', 'x'], stdout=full, stderr=subprocess.PIPE)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(b'echoprobe: standard output: No space left on device\n', done.stderr)
+
+
+class Usage(unittest.TestCase):
+
+    def test_wrong(self):
+        for args, text in (([], 'which URL'), (['ftp://x'], 'does not begin with'), (['--foo', 'tcp://x'], 'unknown option'),
+                           (['-y', 'tcp://x'], 'unknown option'), (['tcp://x', '-c'], 'argument is missing'),
+                           (['-c', 'many', 'tcp://x'], 'not a whole number'), (['-t', '0', 'tcp://x'], 'must be from'),
+                           (['tcp://x:0'], 'port')):
+            with self.subTest(args=args):
+                probe(*args).usage(self, text)
+
+    def test_help(self):
+        text = probe('--help').succeeds(self).out.decode()
+        self.assertRegex(text, r'\AUsage: echoprobe ')
+        self.assertRegex(probe('--version').succeeds(self).out, rb'\Aechoprobe \d+\.\d+\.\d+\n\Z')
+
+
+@unittest.skipUnless(HAVE_OPENSSL, 'no openssl')
+class Tls(unittest.TestCase):
+
+    @classmethod
+    def setUpClass(cls):
+        cls.certs = Certificates()
+        cls.addClassCleanup(cls.certs.folder.cleanup)
+        for name, options in (('good', {}), ('expired', {'expired': True}), ('other', {'alt': 'DNS:other.example'}),
+                              ('client', {'alt': 'DNS:client'})):
+            cls.certs.issue(name, **options)
+        cls.ca = '--ca=' + cls.certs.path('ca.pem')
+
+    def server(self, name='good', handle=echo, **options):
+        return Server(handle, context=self.certs.context(name, **options))
+
+    def test_good(self):
+        with self.server() as server:
+            probe(server.url('tls'), self.ca, '-m', 'x').succeeds(self, b'x')
+            probe(f'tls://localhost:{server.port}', self.ca, '-m', 'x').succeeds(self, b'x')
+            text = probe(server.url('tls'), self.ca, '-c', '1').succeeds(self).out
+            self.assertRegex(text, rb'connect=[\d.]+ tls=[\d.]+ first=')
+            done = probe(server.url('tls'), self.ca, '-s', '4M', '-t', str(20 * SLOW)).succeeds(self)
+            self.assertEqual(len(done.out), 4 << 20)
+
+    def test_https(self):
+        with self.server(handle=answer(OK + b'Content-Length: 2\r\n\r\nhi')) as server:
+            probe(server.url('https'), self.ca).succeeds(self, b'hi')
+
+    def test_not_trusted(self):
+        with self.server() as server:
+            probe(server.url('tls')).fails(self, 'tls', 'certificate: unable to get local issuer')
+            probe(server.url('tls'), '--insecure', '-m', 'x').succeeds(self, b'x')
+
+    def test_expired(self):
+        with self.server('expired') as server:
+            probe(server.url('tls'), self.ca).fails(self, 'tls', 'certificate: certificate has expired')
+
+    def test_wrong_name(self):
+        with self.server('other') as server:
+            probe(server.url('tls'), self.ca).fails(self, 'tls', 'certificate: IP address mismatch')
+            probe(f'tls://localhost:{server.port}', self.ca).fails(self, 'tls', 'certificate: hostname mismatch')
+            probe(server.url('tls'), self.ca, '--sni=other.example', '-m', 'x').succeeds(self, b'x')
+
+    def test_sni(self):
+        names = []
+        context = self.certs.context('other')
+        context.sni_callback = lambda sock, name, context: names.append(name)
+        with Server(echo, context=context) as server:
+            probe(server.url('tls'), '--insecure').succeeds(self)
+            probe(f'tls://localhost:{server.port}', '--insecure').succeeds(self)
+            probe(server.url('tls'), self.ca, '--sni=other.example').succeeds(self)
+        self.assertEqual(names, [None, 'localhost', 'other.example'])
+
+    def test_client_certificate(self):
+        files = ['--cert=' + self.certs.path('client.pem'), '--key=' + self.certs.path('client.key')]
+        with self.server(client_ca=True) as server:
+            probe(server.url('tls'), self.ca, *files, '-m', 'x').succeeds(self, b'x')
+            done = probe(server.url('tls'), self.ca, '-m', 'x')
+            self.assertEqual((done.status, done.out), (2, b''))
+            self.assertRegex(done.err, r'\A[^\n]*: (tls|reset): [^\n]*\n\Z')
+
+    def test_files(self):
+        probe('tls://127.0.0.1:1', '--ca=/nowhere').usage(self, '--ca /nowhere: No such file')
+        probe('tls://127.0.0.1:1', '--cert=' + self.certs.path('client.pem'),
+              '--key=' + self.certs.path('good.key')).usage(self, '--key .*: key values mismatch')
+
+    def test_no_tls(self):
+        """What a server that does not speak it answers, and one that closes, resets or says nothing."""
+        for handle, words, text in ((lambda sock: sock.recv(1000) and sock.sendall(b'HTTP/1.0 400 Bad\r\n\r\n'), 'tls', ''),
+                                    (lambda sock: sock.recv(1000), 'tls', 'the connection ended'),
+                                    (abort, 'reset', 'handshake'),
+                                    (hang, 'timeout', 'no TLS handshake within')):
+            with self.subTest(word=words, text=text), Server(handle) as server:
+                probe(server.url('tls'), '--insecure', '-t', LIMIT).fails(self, words, text, within=float(LIMIT))
+
+    def test_truncated(self):
+        """An end without close_notify proves nothing: a body that it ends is not whole (RFC 9112 section 9.8)."""
+        def cut(sock):
+            read_head(sock)
+            sock.sendall(OK + b'\r\nuntil the')
+            os.close(os.dup(sock.fileno()))
+            socket.socket(fileno=sock.detach()).close()
+
+        def clean(sock):
+            read_head(sock)
+            sock.sendall(OK + b'\r\nuntil the end')
+            sock.unwrap()
+
+        with self.server(handle=cut) as server:
+            probe(server.url('https'), self.ca).fails(self, 'short', 'close_notify')
+        with self.server(handle=clean) as server:
+            probe(server.url('https'), self.ca).succeeds(self, b'until the end')
+
+    def test_half_close(self):
+        """close_notify goes out behind the message; the answer may come after it."""
+        def collect(sock):
+            got = b''
+            while data := sock.recv(1000):
+                got += data
+            sock.sendall(got)
+
+        with self.server(handle=collect) as server:
+            probe(server.url('tls'), self.ca, '-m', 'all', '--half-close').succeeds(self, b'all')
+
+
+class Proxy(unittest.TestCase):
+
+    def header(self, *args, scheme='tcp'):
+        """What comes first, from a server that takes the header off by length or line, and echoes the rest."""
+        headers = []
+
+        def handle(sock):
+            head = sock.recv(16, socket.MSG_WAITALL)
+            if head.startswith(b'PROXY'):
+                while not head.endswith(b'\r\n'):
+                    head += sock.recv(1)
+            else:
+                head += sock.recv(struct.unpack('>H', head[14:])[0], socket.MSG_WAITALL)
+            headers.append(head)
+            headers.append(sock.getsockname())
+            headers.append(sock.getpeername())
+            echo(sock)
+
+        with Server(handle) as server:
+            probe(server.url(scheme), '-m', 'x', *args).succeeds(self, b'x')
+        return headers
+
+    def test_v1(self):
+        head, here, peer = self.header('--proxy-v1')
+        self.assertEqual(head, b'PROXY TCP4 127.0.0.1 127.0.0.1 %d %d\r\n' % (peer[1], here[1]))
+        head, here, peer = self.header('--proxy-v1', '--proxy-source=192.0.2.9:99')
+        self.assertEqual(head, b'PROXY TCP4 192.0.2.9 127.0.0.1 99 %d\r\n' % here[1])
+
+    def test_v2(self):
+        head, here, _ = self.header('--proxy-v2', '--proxy-source=[2001:db8::9]:99')
+        self.assertEqual(head, b'\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x24' + socket.inet_pton(socket.AF_INET6, '2001:db8::9') +
+                         socket.inet_pton(socket.AF_INET6, '::ffff:127.0.0.1') + struct.pack('>HH', 99, here[1]))
+
+
+DNS_SERVER = r'''
+import os, socket, struct, subprocess, sys
+folder, *command = sys.argv[1:]
+subprocess.run(['ip', 'link', 'set', 'lo', 'up'], check=True)
+subprocess.run(['mount', '--bind', folder + '/resolv.conf', '/etc/resolv.conf'], check=True)
+subprocess.run(['mount', '--bind', folder + '/hosts', '/etc/hosts'], check=True)
+dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+dns.bind(('127.0.0.1', 53))
+listener = socket.create_server(('127.0.0.1', 7))
+if os.fork() == 0:
+    while True:
+        sock = listener.accept()[0]
+        while data := sock.recv(1000):
+            sock.sendall(data)
+        sock.close()
+if os.fork() == 0:
+    while True:
+        query, peer = dns.recvfrom(512)
+        name = query[12:query.index(b'\0', 12)].lower()    # evdns plays with the case, and looks for the same
+        kind = struct.unpack('>H', query[13 + len(name):15 + len(name)])[0]
+        question = query[12:17 + len(name)]
+        if name == b'\x05quiet':
+            continue
+        code, answers = (0, b'') if name == b'\x04good' else (2, b'') if name == b'\x06broken' else (3, b'')
+        if name == b'\x04good' and kind == 1:
+            answers = b'\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x7f\0\0\x01'
+        head = query[:2] + struct.pack('>HHHHH', 0x8180 | code, 1, 1 if answers else 0, 0, 0)
+        dns.sendto(head + question + answers, peer)
+sys.exit(subprocess.run(command).returncode)
+'''
+
+
+def can_unshare():
+    command = ['unshare', '-mnpf', '--kill-child', 'sh', '-c', 'ip link set lo up && mount --bind /dev/null /etc/hosts']
+    try:
+        return subprocess.run(command, capture_output=True, timeout=TIMEOUT).returncode == 0
+    except OSError:
+        return False
+
+
+@unittest.skipUnless(can_unshare(), 'no namespaces')
+class Names(unittest.TestCase):
+    """In namespaces of its own: /etc/resolv.conf names a server there, and /etc/hosts is another one."""
+
+    def ask(self, url, *args):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in (('resolv.conf', 'nameserver 127.0.0.1\n'), ('hosts', '127.0.0.1 fromhosts both\n::1 both\n')):
+                with open(os.path.join(folder, name), 'w', encoding='ascii') as file:
+                    file.write(text)
+            done = subprocess.run(['unshare', '-mnpf', '--kill-child', sys.executable, '-c', DNS_SERVER, folder, *COMMAND,
+                                   url, *args], capture_output=True, timeout=6 * TIMEOUT)
+        return done.returncode, done.stdout, done.stderr.decode()
+
+    def fails(self, url, text, *args):
+        status, out, err = self.ask(url, *args)
+        self.assertEqual((status, out), (2, b''), err)
+        self.assertRegex(err, rf'\Aechoprobe: {url}: resolve: [^\n]*{text}[^\n]*\n\Z')
+
+    def test_names(self):
+        self.assertEqual(self.ask('tcp://good', '-m', 'x'), (0, b'x', ''))
+        self.assertEqual(self.ask('tcp://fromhosts', '-m', 'x'), (0, b'x', ''))
+        self.assertEqual(self.ask('tcp://both', '-m', 'x'), (0, b'x', ''))     # only one of its addresses answers
+
+    def test_no_such_name(self):
+        self.fails('tcp://nosuch.example', 'nosuch.example: there is no such name')
+
+    def test_broken_server(self):
+        self.fails('tcp://broken', 'broken: the name servers give no answer', '-t', str(20 * SLOW))
+
+    def test_silent_server(self):
+        self.fails('tcp://quiet', 'quiet: no answer in time', '-t', '500ms')
+        self.fails('tcp://quiet', 'quiet: the name servers give no answer', '-t', str(20 * SLOW))
+
+
+if __name__ == '__main__':
+    unittest.main()
