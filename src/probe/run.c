@@ -226,7 +226,7 @@ static int run_prepare(struct run *r, char *err, size_t errlen)
     r->series = calloc(count, sizeof *r->series);
     r->answers = calloc(count, sizeof *r->answers);
     snprintf(err, errlen, "out of memory");
-    r->loads = calloc(count, sizeof *r->loads);
+    r->loads = calloc(count, sizeof(struct load *));
     if (r->loads == NULL || r->dialer.base == NULL || r->summaries == NULL || r->series == NULL || r->answers == NULL ||
         watch_signals(r) < 0)
         return -1;

@@ -10,9 +10,9 @@ import unittest
 
 from harness import SLOW, TIMEOUT, Echod, reset
 from prober import HAVE_OPENSSL, Certificates, Running, Server, abort, answer, echo, hang, on_terminal, probe, read_head
-from test_probe import LIMIT, OK, free_port
+from test_probe import LIMIT, OK, PATIENCE, free_port
 
-TIME = ['-d', str(0.3 * SLOW)]
+TIME = ['-d', str(min(0.3 * SLOW, 1))]
 
 
 def load(*args):
@@ -143,7 +143,7 @@ class Good(unittest.TestCase):
 
     def test_many_connections(self):
         with Echod(echo={}) as d:
-            said = self.check('tcp://%s:%d' % d.addr('echo'), '-n', '500', '-t', str(20 * SLOW), *TIME, least=500)
+            said = self.check('tcp://%s:%d' % d.addr('echo'), '-n', '500', '-t', PATIENCE, *TIME, least=500)
             self.assertLess(said['elapsed_s'], 20 * SLOW)
 
     def test_proxy_header(self):
@@ -214,7 +214,8 @@ class Bad(unittest.TestCase):
 
     def case(self, handle, word, scheme='tcp', args=()):
         with Server(handle) as server:
-            done, said = load(server.url(scheme), '-n', '2', '-t', LIMIT, *TIME, *args)
+            limit = LIMIT if word == 'timeout' else PATIENCE
+            done, said = load(server.url(scheme), '-n', '2', '-t', limit, *TIME, *args)
             self.assertEqual((done.status, said['verdict'], said['failure']), (2, 'critical', word), done)
             self.assertEqual(said['sent'] - said['lost'], said.get('good', said['sent'] - said['lost']))
             self.assertRegex(done.err, rf'\Aechoprobe: {server.url(scheme)}: (\d+ of \d+ lost; the first: )?{word}: [^\n]*\n\Z')
