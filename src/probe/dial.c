@@ -17,10 +17,12 @@
 #include <unistd.h>
 
 #define PLACES_MAX  16 /* addresses of a name that are tried */
+#define ROUNDS_MAX  1000
 #define RESOLV_CONF "/etc/resolv.conf"
 
 /* One look-up. It outlives a dial that was cancelled: evdns calls back later even then. */
 struct lookup {
+    struct dialer *dialer;
     struct dial *dial; /* NULL: nobody waits any more */
     struct evdns_getaddrinfo_request *request;
 };
@@ -220,6 +222,7 @@ static void on_resolved(int error, struct evutil_addrinfo *found, void *arg)
 {
     struct lookup *lookup = arg;
     struct dial *d = lookup->dial;
+    lookup->dialer->lookups--;
     if (d != NULL) {
         d->lookup = NULL;
         for (const struct evutil_addrinfo *i = found; i != NULL; i = i->ai_next)
@@ -266,8 +269,9 @@ static void dial_resolve(struct dial *d)
         timer_set(d->timer, 0);
         return;
     }
-    lookup->dial = d;
+    *lookup = (struct lookup){ .dialer = d->dialer, .dial = d };
     d->lookup = lookup;
+    d->dialer->lookups++;
     struct evdns_getaddrinfo_request *request =
         evdns_getaddrinfo(d->dialer->dns, d->target->host, port, &hints, on_resolved, lookup);
     if (d->lookup != NULL) /* else it has been called already, and lookup is gone */
@@ -346,6 +350,9 @@ void dialer_free(struct dialer *dialer)
 {
     if (dialer->dns == NULL)
         return;
-    evdns_base_free(dialer->dns, 1);
+    /* what was cancelled is told from the loop only, some at a time, and needs the resolver for that */
+    for (int round = 0; dialer->lookups > 0 && round < ROUNDS_MAX; round++)
+        event_base_loop(dialer->base, EVLOOP_NONBLOCK);
+    evdns_base_free(dialer->dns, 0);
     dialer->dns = NULL;
 }

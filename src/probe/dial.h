@@ -19,6 +19,7 @@ struct dial;
 struct dialer {
     struct event_base *base;
     struct evdns_base *dns;         /* NULL until a name has to be resolved */
+    unsigned lookups;               /* that it has not told the end of */
     int proxy_version;              /* of the header to be sent; 0: none */
     struct sockaddr_storage source; /* that it tells; family 0: the socket's own */
 };
@@ -47,7 +48,7 @@ struct dial *dial_start(struct dialer *dialer, const struct target *t, const str
 /* Stops without a call of done; only before it was called. NULL is fine. */
 void dial_cancel(struct dial *d);
 
-/* Frees what the dialer holds, once no dial is left. The loop must run once more: what was cancelled is told there. */
+/* Frees what the dialer holds, once no dial is left. Runs the loop. */
 void dialer_free(struct dialer *dialer);
 
 #endif

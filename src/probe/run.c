@@ -328,7 +328,7 @@ static void run_free(struct run *r)
     dialer_free(&r->dialer);
     SSL_CTX_free(r->settings.probe.tls);
     if (r->dialer.base != NULL) {
-        /* libevent frees bufferevents, and calls back cancelled look-ups, from the loop only */
+        /* libevent frees bufferevents from the loop only */
         event_base_loop(r->dialer.base, EVLOOP_NONBLOCK);
         event_base_free(r->dialer.base);
     }

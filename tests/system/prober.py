@@ -25,6 +25,7 @@ import time
 from harness import BANNER, SLOW, TIMEOUT, reset
 
 BINARY = os.path.abspath(os.environ.get('ECHOPROBE', os.path.join(os.environ.get('top_builddir', '.'), 'echoprobe')))
+PATIENCE = ['-t', str(5 * SLOW)] if SLOW > 1 else []     # instead of the default; a test's own -t comes later
 COMMAND = shlex.split(os.environ.get('ECHOD_WRAPPER', '')) + [BINARY]
 
 
@@ -60,7 +61,7 @@ class Done:
 
 def probe(*args, **options):
     begun = time.monotonic()
-    done = subprocess.run([*COMMAND, *args], stdin=subprocess.DEVNULL, capture_output=True, timeout=3 * TIMEOUT,
+    done = subprocess.run([*COMMAND, *PATIENCE, *args], stdin=subprocess.DEVNULL, capture_output=True, timeout=3 * TIMEOUT,
                           **options)
     return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - begun)
 

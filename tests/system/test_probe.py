@@ -494,9 +494,9 @@ class Verdicts(unittest.TestCase):
     def test_nagios(self):
         with Echod() as d, free_port() as refused:
             url, bad = 'http://%s:%d/x' % d.addr('web'), 'tcp://127.0.0.1:%d' % refused.getsockname()[1]
-            text = probe(url, '--format=nagios', '-w', '1000', '-C', '2s').succeeds(self).out.decode()
+            text = probe(url, '--format=nagios', '-w', '1000', '-C', '2s', '-t', str(5 * SLOW)).succeeds(self).out.decode()
             self.assertRegex(text, rf'\AECHOPROBE OK - {url} \d+\.\d+ ms \| {self.VALUE}\n\Z')
-            self.assertIn('s;1.000000;2.000000;0;5.000000\n', text)
+            self.assertIn(f's;1.000000;2.000000;0;{5 * SLOW:.6f}\n', text)
             done = probe(url, bad, '--format=nagios')
             self.assertEqual(done.status, 2)
             self.assertRegex(done.out.decode(), rf'\AECHOPROBE CRITICAL - {url} \d+\.\d+ ms, {bad} refused: [^|]* '
@@ -768,6 +768,13 @@ class Names(unittest.TestCase):
 
     def test_broken_server(self):
         self.fails('tcp://broken', 'broken: the name servers give no answer', '-t', PATIENCE)
+
+    def test_many_at_once(self):
+        """More look-ups are given up at once than libevent ends in one turn of its loop."""
+        urls = [f'tcp://quiet:{port}' for port in range(1, 64)]
+        status, out, err = self.ask('tcp://quiet', *urls, '-t', '300ms')
+        self.assertEqual((status, out), (2, b''), err)
+        self.assertEqual(err.count('resolve: quiet: no answer in time\n'), 64, err)
 
     def test_silent_server(self):
         self.fails('tcp://quiet', 'quiet: no answer in time', '-t', '500ms')
