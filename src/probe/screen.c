@@ -16,7 +16,7 @@ static unsigned long code_point(const char *p, size_t len)
     return code;
 }
 
-/* Characters that change the direction of text, end a line, or are not seen (Unicode's Bidi_Control, separators, BOM). */
+/* Characters that change the direction of text, end a line, or are not seen: Bidi_Control, separators, BOM. */
 static bool plays_tricks(unsigned long code)
 {
     static const struct {
