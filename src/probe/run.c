@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #define MS 1e6
 
@@ -33,9 +34,8 @@ struct run {
 
 /* --- While it runs */
 
-static void complain(const struct run *r, const struct target *t, const char *text)
+static void complain(const struct target *t, const char *text)
 {
-    (void)r;
     screen_clear();
     fflush(stdout);
     fprintf(stderr, "echoprobe: %s: %s\n", t->url, text);
@@ -79,7 +79,7 @@ static void on_probed(void *arg, struct summary *s, uint64_t seq, const struct p
     snprintf(text, sizeof text, "seq=%" PRIu64 ": %s: %s", seq, failure_word(result->failure.class),
              result->failure.text);
     if (!good)
-        complain(r, s->target, text);
+        complain(s->target, text);
     show_live(r, s);
 }
 
@@ -149,6 +149,13 @@ static void on_libevent_log(int severity, const char *text)
 {
     if (severity == EVENT_LOG_ERR)
         fprintf(stderr, "echoprobe: %s\n", text);
+}
+
+/* libevent gives up without asking where it cannot begin. */
+static void on_libevent_fatal(int error)
+{
+    (void)error;
+    _exit(RUN_UNKNOWN);
 }
 
 static struct event_base *base_new(void)
@@ -270,7 +277,7 @@ static int judge(const struct run *r)
         char why[512];
         summary_explain(s, &r->report.limits, why, sizeof why);
         if (why[0] != '\0')
-            complain(r, s->target, why);
+            complain(s->target, why);
         worst = verdict > worst ? verdict : worst;
     }
     return worst;
@@ -340,6 +347,7 @@ int run_command(const struct command *command)
     char err[512];
     int status = RUN_UNKNOWN;
     event_set_log_callback(on_libevent_log);
+    event_set_fatal_callback(on_libevent_fatal);
     signal(SIGPIPE, SIG_IGN); /* OpenSSL writes without MSG_NOSIGNAL */
     if (run_prepare(&r, err, sizeof err) < 0 || run_start(&r) < 0) {
         fprintf(stderr, "echoprobe: %s\n", err);

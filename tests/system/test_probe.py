@@ -224,6 +224,21 @@ class BadEchoes(unittest.TestCase):
         with Server(handle) as server:
             probe(server.url(), '-s', '16M', '-t', PATIENCE).fails(self, 'mismatch')
 
+    @unittest.skipIf(instrumented(), 'what instruments it needs descriptors too')
+    def test_no_descriptors(self):
+        """What is wrong at this end is said to be, and is never taken for a verdict that it is not."""
+        words = set()
+        with Server(echo) as server:
+            for limit in range(3, 30):
+                done = probe(server.url(), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+                if done.status == 0:
+                    break
+                if done.status != 127:      # the loader could not open the libraries
+                    self.assertIn(done.status, (2, 3), done)
+                    self.assertRegex(done.err, r'\Aechoprobe: [^\n]*Too many open files\n\Z')
+                    words.update(re.findall(r' system: ', done.err))
+        self.assertEqual((done.status, words), (0, {' system: '}))
+
     def test_accepts_only(self):
         """As a load balancer without a backend does: in the backlog, never accepted."""
         with socket.create_server(('127.0.0.1', 0)) as sock:
@@ -624,12 +639,29 @@ class Tls(unittest.TestCase):
                 limit = LIMIT if words == 'timeout' else PATIENCE
                 probe(server.url('tls'), '--insecure', '-t', limit).fails(self, words, text, within=float(LIMIT) + 1)
 
+    def test_proxy_header(self):
+        """It comes before the handshake, in the clear."""
+        context, lines = self.certs.context('good'), []
+
+        def handle(sock):
+            line = b''
+            while not line.endswith(b'\r\n'):
+                line += sock.recv(1)
+            lines.append(line)
+            with context.wrap_socket(sock, server_side=True) as tls:
+                echo(tls)
+
+        with Server(handle) as server:
+            args = [server.url('tls'), self.ca, '--proxy-v1', '--proxy-source=192.0.2.1:9']
+            probe(*args, '-m', 'x').succeeds(self, b'x')
+            probe(*args, '-n', '1', '-d', '0.1').succeeds(self)
+            self.assertEqual(lines, [b'PROXY TCP4 192.0.2.1 127.0.0.1 9 %d\r\n' % server.port] * 2)
+
     def test_truncated(self):
         """An end without close_notify proves nothing: a body that it ends is not whole (RFC 9112 section 9.8)."""
         def cut(sock):
             read_head(sock)
             sock.sendall(OK + b'\r\nuntil the')
-            os.close(os.dup(sock.fileno()))
             socket.socket(fileno=sock.detach()).close()
 
         def clean(sock):
