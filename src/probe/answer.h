@@ -35,7 +35,7 @@ bool answer_keeps_alive(const struct exchange *x);
 /* As exchange->input, but stops behind the answer: *in is left with what follows it. */
 enum exchange_next answer_take(struct exchange *x, struct bytes *in, struct failure *f);
 
-/* The text of a GET for t; close: the server is to close behind it. NULL when memory ran out; the caller frees it. */
-char *answer_request(const struct target *t, bool close, size_t *len);
+/* The text of a GET for t. NULL when memory ran out; the caller frees it. */
+char *answer_request(const struct target *t, size_t *len);
 
 #endif

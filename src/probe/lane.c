@@ -21,6 +21,8 @@ static void lane_close(struct lane *lane)
         event_del(&lane->readable);
         event_del(&lane->writable);
     }
+    if (lane->tls != NULL && lane->open)
+        tlsclient_half_close(lane->tls);
     if (lane->tls != NULL)
         bufferevent_free(lane->tls);
     else if (lane->fd >= 0)
@@ -393,7 +395,7 @@ static int lanes_stream(struct lanes *all, size_t size)
     size_t len;
     if (!target_is_http(all->target))
         return stream_random(&all->stream, size, all->pipeline);
-    char *text = answer_request(all->target, false, &len);
+    char *text = answer_request(all->target, &len);
     int result =
         text != NULL ? stream_repeat(&all->stream, (struct bytes){ .data = text, .len = len }, all->pipeline) : -1;
     free(text);

@@ -35,6 +35,8 @@ struct probe {
 static void probe_free(struct probe *p)
 {
     dial_cancel(p->dial);
+    if (p->stage == STAGE_EXCHANGE && target_is_tls(p->target))
+        tlsclient_half_close(p->connection); /* else the server must take the end for a cut */
     if (p->connection != NULL)
         bufferevent_free(p->connection);
     event_free(p->timer);

@@ -56,7 +56,7 @@ static struct exchange *series_exchange(struct series *s)
     size_t len = 0;
     free(s->request);
     if (target_is_http(t))
-        s->request = answer_request(t, true, &len);
+        s->request = answer_request(t, &len);
     else if (settings->message == NULL)
         s->request = echo_nonce(s->seq, settings->size, &len);
     else {

@@ -30,7 +30,7 @@ struct ssl_ctx_st *tlsclient_load(const struct tlsclient_settings *settings, cha
 struct bufferevent *tlsclient_start(struct ssl_ctx_st *ctx, const struct tlsclient_settings *settings,
                                     const struct target *t, struct event_base *base, int fd);
 
-/* Sends close_notify; data may still come. Only once all output has gone out. */
+/* Sends close_notify, once; data may still come. Only once all output has gone out, or is given up. */
 void tlsclient_half_close(struct bufferevent *b);
 
 /* True when the peer's close_notify has come. */

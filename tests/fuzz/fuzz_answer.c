@@ -107,7 +107,7 @@ static void fuzz_url(const char *url)
     }
     must(t.scheme == SCHEME_UNIX ? t.unix_len > 2 && t.unix_len <= sizeof t.unix_ : t.host[0] != '\0' && t.port != 0);
     must(!text_has_control(url, strlen(url)));
-    char *request = answer_request(&t, true, &len);
+    char *request = answer_request(&t, &len);
     must(request != NULL && len == strlen(request));
     if (target_is_http(&t)) {
         must(t.path[0] == '/' && strpbrk(t.path, " #\r\n") == NULL && strpbrk(t.host, " /?#@\r\n") == NULL);

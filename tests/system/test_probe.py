@@ -16,7 +16,10 @@ import unittest
 from harness import SLOW, TIMEOUT, Echod, instrumented, reset
 from prober import (HAVE_OPENSSL, COMMAND, Certificates, Running, Server, abort, answer, echo, hang, on_terminal, probe,
                     read_head)
+from pki import authority
+from test_admin import PROMTOOL
 from test_echo import have_ipv6
+from transport import NAME, TOLD, TRANSPORTS
 
 OK = b'HTTP/1.1 200 OK\r\n'
 LITTLE_MEMORY = {} if instrumented() else {
@@ -141,6 +144,39 @@ class Echoes(unittest.TestCase):
                 done = probe('http://%s:%d/b' % d.addr('web'), url, 'http://%s:%d/a' % d.addr('web'))
             self.assertEqual((done.status, done.out), (2, b'Hello, bHello, a'))
             self.assertRegex(done.err, rf'\Aechoprobe: {url}: refused: [^\n]*\n\Z')
+
+
+class EchodTransports(unittest.TestCase):
+    """Every way in which echod can be reached, probed, pinged and loaded."""
+
+    def url(self, d, transport, scheme):
+        where = d.addr(scheme)
+        if transport.where == 'unix':
+            return f'unix:{where}'
+        if transport.where == 'abstract':
+            return f'unix:{where}'
+        secure = {'echo': 'tls', 'web': 'https'} if transport.version else {'echo': 'tcp', 'web': 'http'}
+        return '%s://%s:%d' % (secure[scheme], *where) + '/world' * (scheme == 'web')
+
+    def test_all(self):
+        for t in TRANSPORTS:
+            if t.where.startswith('systemd') or (t.version and t.where == 'unix'):
+                continue
+            args = ['--ca=' + authority().certificate, '--sni=' + NAME] if t.version else []
+            if t.header:
+                args += ['--proxy-v1' if t.header.startswith(b'PROXY') else '--proxy-v2']
+                args += ['--proxy-source=%s:%d' % TOLD] if t.where == 'tcp' else []
+            with self.subTest(transport=t), Echod(echo=t.keys('echo'), web=t.keys('web')) as d:
+                echo_url = self.url(d, t, 'echo')
+                urls = [echo_url] if t.where != 'tcp' else [echo_url, self.url(d, t, 'web')]
+                probe(*urls, *args, '-m', 'x').succeeds(self, b'x' + b'Hello, world' * (len(urls) - 1))
+                probe(echo_url, *args, '-s', '1M', '--half-close', '-t', PATIENCE).succeeds(self)
+                probe(*urls, *args, '-c', '2', '-I', '1ms').succeeds(self)
+                probe(*urls, *args, '-n', '3', '-P', '4', '-d', '0.2').succeeds(self)
+                if t.where == 'tcp':    # in order, so that no log has to tell of a probe
+                    closed = [d.wait_log('closed', count=count) for count in range(1, 13)]
+                    self.assertEqual([line.fields['reason'] for line in closed], ['fin'] * 12)
+                    self.assertEqual({line.fields.get('told') for line in closed}, {t.told})
 
 
 class BadEchoes(unittest.TestCase):
@@ -521,6 +557,9 @@ class Verdicts(unittest.TestCase):
         with Echod() as d, free_port() as refused:
             urls = 'http://%s:%d/x' % d.addr('web'), 'tcp://127.0.0.1:%d' % refused.getsockname()[1]
             done = probe(*urls, '--format=prometheus')
+        if PROMTOOL:
+            checked = subprocess.run([PROMTOOL, 'check', 'metrics'], input=done.out, capture_output=True, timeout=TIMEOUT)
+            self.assertEqual((checked.returncode, checked.stderr), (0, b''))
         metric, samples, types = None, {}, set()
         for line in done.out.decode().splitlines():
             if line.startswith('# HELP '):

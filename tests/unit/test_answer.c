@@ -230,11 +230,11 @@ START_TEST(test_request)
         char err[256];
         size_t len;
         ck_assert_int_eq(target_parse(cases[i].url, &t, err, sizeof err), 0);
-        char *text = answer_request(&t, true, &len);
+        char *text = answer_request(&t, &len);
         ck_assert_uint_eq(strlen(text), len);
         ck_assert_int_eq(strncmp(text, "GET /a?b HTTP/1.1\r\n", 19), 0);
         ck_assert_msg(strstr(text, cases[i].host) != NULL, "%s", text);
-        ck_assert_ptr_nonnull(strstr(text, "\r\nConnection: close\r\n\r\n"));
+        ck_assert_ptr_nonnull(strstr(text, "\r\nCache-Control: no-cache\r\n\r\n"));
         free(text);
     }
 }
