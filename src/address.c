@@ -1,5 +1,7 @@
 #include "address.h"
 
+#include "text.h"
+
 #include <net/if.h>
 #include <netdb.h>
 #include <stdio.h>
@@ -88,15 +90,31 @@ int address_parse(const char *text, struct address *list, int max, char *err, si
     return count;
 }
 
+/* Without getnameinfo(), for an access log writes one a request. */
+static void format_v4(const struct sockaddr_in *v4, char *at)
+{
+    const unsigned char *bytes = (const unsigned char *)&v4->sin_addr;
+    for (size_t i = 0; i < 4; i++) {
+        at += text_number(at, bytes[i]);
+        *at++ = i < 3 ? '.' : ':';
+    }
+    at[text_number(at, ntohs(v4->sin_port))] = '\0';
+}
+
 const char *address_format(const struct address *a, char buf[ADDRESS_TEXT])
 {
     char host[INET6_ADDRSTRLEN + 1 + IF_NAMESIZE] = "?"; /* with the scope of a link-local address */
-    if (a->sa.any.sa_family == AF_UNIX) {
+    switch (a->sa.any.sa_family) {
+    case AF_INET:
+        format_v4(&a->sa.v4, buf);
+        break;
+    case AF_UNIX:
         snprintf(buf, ADDRESS_TEXT, "unix");
-        return buf;
+        break;
+    default:
+        getnameinfo(&a->sa.any, a->len, host, sizeof host, NULL, 0, NI_NUMERICHOST);
+        snprintf(buf, ADDRESS_TEXT, "[%s]:%u", host, address_port(a));
     }
-    getnameinfo(&a->sa.any, a->len, host, sizeof host, NULL, 0, NI_NUMERICHOST);
-    snprintf(buf, ADDRESS_TEXT, a->sa.any.sa_family == AF_INET6 ? "[%s]:%u" : "%s:%u", host, address_port(a));
     return buf;
 }
 

@@ -91,6 +91,25 @@ void output_copy(struct output *out, const void *data, size_t len)
     output_append(out, room, len);
 }
 
+char *output_reserve(struct output *out, size_t len)
+{
+    char *room = NULL;
+    if (!out->failed && (out->count < OUTPUT_VECTORS || output_gather(out)))
+        room = output_room(out, len);
+    if (room != NULL)
+        out->last->used -= len; /* until it is committed */
+    else
+        out->failed = true;
+    return room;
+}
+
+void output_commit(struct output *out, size_t len)
+{
+    char *room = out->last->data + out->last->used;
+    out->last->used += len;
+    output_append(out, room, len);
+}
+
 void output_borrow(struct output *out, const void *data, size_t len)
 {
     if (len == 0 || out->failed)

@@ -45,6 +45,10 @@ int output_init(struct output *out);
 /* Queues a copy of the bytes. When memory runs out, out->failed is set and nothing more is queued. */
 void output_copy(struct output *out, const void *data, size_t len);
 
+/* Room to write at most len bytes in place; NULL when memory ran out. output_commit() queues those that were written. */
+char *output_reserve(struct output *out, size_t len);
+void output_commit(struct output *out, size_t len);
+
 /* Queues the bytes themselves: they must stay valid until the handler's call has returned. */
 void output_borrow(struct output *out, const void *data, size_t len);
 

@@ -234,11 +234,11 @@ static uint64_t conn_quiet(const struct connection *c, bool delivered)
  */
 static void conn_linger(struct connection *c)
 {
-    bool delivered = conn_undelivered(c) == 0;
     if (c->eof) {
         conn_end(c, CONN_FIN);
         return;
     }
+    bool delivered = conn_undelivered(c) == 0;
     c->phase = PHASE_LINGERING;
     shutdown(conn_fd(c), SHUT_WR);
     if (!conn_set_timeout(c, delivered ? LINGER_TOTAL : FLUSH_TOTAL) || !conn_touch(c, conn_quiet(c, delivered)) ||
@@ -250,10 +250,12 @@ static void conn_linger(struct connection *c)
 static void conn_finish(struct connection *c)
 {
     c->phase = PHASE_FLUSHING;
-    event_del(&c->readable);
-    if (c->output == NULL)
+    if (c->output == NULL) {
         conn_linger(c);
-    else if (!conn_set_timeout(c, FLUSH_TOTAL) || !conn_touch(c, c->settings->idle_timeout))
+        return;
+    }
+    event_del(&c->readable);
+    if (!conn_set_timeout(c, FLUSH_TOTAL) || !conn_touch(c, c->settings->idle_timeout))
         conn_end(c, CONN_ERROR);
 }
 

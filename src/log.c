@@ -90,37 +90,53 @@ static bool is_bare(const char *data, size_t len)
     return len > 0;
 }
 
+/* A whole number, with zeros in front up to a width. */
+static void line_number(struct line *line, uint64_t number, size_t width)
+{
+    char digits[TEXT_NUMBER];
+    size_t len = text_number(digits, number);
+    for (; width > len; width--)
+        line_put(line, "0", 1);
+    line_put(line, digits, len);
+}
+
 static void line_value(struct line *line, const struct log_field *field, bool json)
 {
-    char number[32];
     switch (field->type) {
     case LOG_TEXT:
         if (!json && is_bare(field->text, field->len) && field->len < LOG_LINE - LINE_TAIL - line->len)
             line_put(line, field->text, field->len);
         else
             line_quote(line, field->text, field->len, json);
-        return;
+        break;
     case LOG_NUMBER:
-        snprintf(number, sizeof number, "%llu", (unsigned long long)field->number);
+        line_number(line, field->number, 1);
         break;
     case LOG_DURATION:
-        snprintf(number, sizeof number, "%llu.%06llu", (unsigned long long)(field->number / 1000000000),
-                 (unsigned long long)(field->number / 1000 % 1000000));
+        line_number(line, field->number / 1000000000, 1);
+        line_puts(line, ".");
+        line_number(line, field->number / 1000 % 1000000, 6);
         break;
     }
-    line_puts(line, number);
 }
 
+/* All but the milliseconds is made once a second a thread. */
 static void line_time(struct line *line)
 {
+    static _Thread_local char stamp[32];
+    static _Thread_local size_t len;
+    static _Thread_local time_t made;
     struct timespec now;
-    struct tm utc;
-    char stamp[40];
     clock_gettime(CLOCK_REALTIME, &now);
-    gmtime_r(&now.tv_sec, &utc);
-    size_t len = strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &utc);
-    snprintf(stamp + len, sizeof stamp - len, ".%03ldZ", now.tv_nsec / 1000000);
-    line_puts(line, stamp);
+    if (now.tv_sec != made || len == 0) {
+        struct tm utc;
+        gmtime_r(&now.tv_sec, &utc);
+        len = strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S.", &utc);
+        made = now.tv_sec;
+    }
+    line_put(line, stamp, len);
+    line_number(line, (uint64_t)now.tv_nsec / 1000000, 3);
+    line_puts(line, "Z");
 }
 
 static void line_fields(struct line *line, const struct log_field *field, bool json)

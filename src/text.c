@@ -56,6 +56,17 @@ bool text_has_control(const char *data, size_t len)
     return false;
 }
 
+size_t text_number(char buf[TEXT_NUMBER], uint64_t number)
+{
+    char digits[TEXT_NUMBER];
+    size_t at = sizeof digits;
+    do
+        digits[--at] = (char)('0' + number % 10);
+    while ((number /= 10) > 0);
+    memcpy(buf, digits + at, sizeof digits - at);
+    return sizeof digits - at;
+}
+
 unsigned text_distance(const char *a, const char *b)
 {
     size_t alen = strlen(a), blen = strlen(b);

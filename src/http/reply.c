@@ -1,16 +1,18 @@
 #include "http/reply.h"
 
+#include "text.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define HEAD_MAX 512 /* every part of a head is of bounded size */
+#define HEAD_ROOM 1024 /* for a head, whose parts are all of bounded size, and behind it a body that is short */
 
-/* A head under construction, and behind it a body that is short. */
+/* A head under construction. */
 struct head {
     size_t len;
-    char text[HEAD_MAX + 512];
+    char *text;
 };
 
 static void put(struct head *head, const char *text, size_t len)
@@ -23,34 +25,7 @@ static void put(struct head *head, const char *text, size_t len)
 
 static void put_number(struct head *head, size_t number)
 {
-    char digits[20];
-    size_t at = sizeof digits;
-    do
-        digits[--at] = (char)('0' + number % 10);
-    while ((number /= 10) > 0);
-    put(head, digits + at, sizeof digits - at);
-}
-
-/* Date as IMF-fixdate (RFC 9110 section 5.6.7), made once a second a thread. */
-static void put_date(struct head *head)
-{
-    static const char days[][4] = { "Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat" };
-    static const char months[][4] = {
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"
-    };
-    static _Thread_local time_t made;
-    static _Thread_local char line[64];
-    static _Thread_local size_t len;
-    time_t now = time(NULL);
-    if (now != made || len == 0) {
-        struct tm utc;
-        gmtime_r(&now, &utc);
-        int n = snprintf(line, sizeof line, "Date: %s, %02d %s %04d %02d:%02d:%02d GMT\r\n", days[utc.tm_wday],
-                         utc.tm_mday, months[utc.tm_mon], utc.tm_year + 1900, utc.tm_hour, utc.tm_min, utc.tm_sec);
-        len = n > 0 && (size_t)n < sizeof line ? (size_t)n : 0;
-        made = now;
-    }
-    put(head, line, len);
+    head->len += text_number(head->text + head->len, number);
 }
 
 const char *http_phrase(unsigned status)
@@ -124,31 +99,84 @@ static void put_type(struct head *head, const char *type)
     PUT(head, "\r\nX-Content-Type-Options: nosniff\r\n");
 }
 
-void http_reply_send(struct http_reply *reply, enum http_connection connection, bool head_only, struct output *out)
+/* What is the same for a second, in one thread. */
+static _Thread_local struct {
+    time_t made;
+    size_t date_len, usual_len;
+    char date[64];   /* the field, as IMF-fixdate (RFC 9110 section 5.6.7) */
+    char usual[192]; /* the begin of the head of a 200 with text */
+} second;
+
+static void make_second(time_t now)
 {
-    struct head head;
-    head.len = 0;
-    put_status(&head, reply->status);
-    put_date(&head);
-    put_type(&head, reply->type);
-    if (connection == HTTP_CONNECTION_CLOSE)
-        PUT(&head, "Connection: close\r\n");
-    else if (connection == HTTP_CONNECTION_KEEP_ALIVE)
-        PUT(&head, "Connection: keep-alive\r\n");
-    if (reply->allow != NULL) {
-        PUT(&head, "Allow: ");
-        put(&head, reply->allow, strnlen(reply->allow, HTTP_ALLOW_MAX));
-        PUT(&head, "\r\n");
+    static const char days[][4] = { "Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat" };
+    static const char months[][4] = {
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"
+    };
+    struct head usual = { .text = second.usual };
+    struct tm utc;
+    gmtime_r(&now, &utc);
+    int n =
+        snprintf(second.date, sizeof second.date, "Date: %s, %02d %s %04d %02d:%02d:%02d GMT\r\n", days[utc.tm_wday],
+                 utc.tm_mday, months[utc.tm_mon], utc.tm_year + 1900, utc.tm_hour, utc.tm_min, utc.tm_sec);
+    second.date_len = n > 0 && (size_t)n < sizeof second.date ? (size_t)n : 0;
+    put_status(&usual, 200);
+    put(&usual, second.date, second.date_len);
+    put_type(&usual, NULL);
+    second.usual_len = usual.len;
+    second.made = now;
+}
+
+/* Status line, Date, and what the content is. */
+static void put_begin(struct head *head, unsigned status, const char *type)
+{
+    time_t now = time(NULL);
+    if (now != second.made || second.usual_len == 0)
+        make_second(now);
+    if (status == 200 && type == NULL) {
+        put(head, second.usual, second.usual_len);
+        return;
     }
-    PUT(&head, "Content-Length: ");
-    put_number(&head, reply->length);
-    PUT(&head, "\r\n\r\n");
+    put_status(head, status);
+    put(head, second.date, second.date_len);
+    put_type(head, type);
+}
+
+static void put_connection(struct head *head, enum http_connection connection)
+{
+    if (connection == HTTP_CONNECTION_CLOSE)
+        PUT(head, "Connection: close\r\n");
+    else if (connection == HTTP_CONNECTION_KEEP_ALIVE)
+        PUT(head, "Connection: keep-alive\r\n");
+}
+
+/* Writes the head where it is sent from, and the body behind it, as far as there is room. */
+static void put_reply(const struct http_reply *reply, enum http_connection connection, bool head_only,
+                      struct output *out, struct head *head)
+{
+    put_begin(head, reply->status, reply->type);
+    put_connection(head, connection);
+    if (reply->allow != NULL) {
+        PUT(head, "Allow: ");
+        put(head, reply->allow, strnlen(reply->allow, HTTP_ALLOW_MAX));
+        PUT(head, "\r\n");
+    }
+    PUT(head, "Content-Length: ");
+    put_number(head, reply->length);
+    PUT(head, "\r\n\r\n");
     unsigned i = 0, pieces = head_only ? 0 : reply->pieces;
-    for (; i < pieces && head.len + reply->body[i].len <= sizeof head.text; i++)
-        put(&head, reply->body[i].data, reply->body[i].len);
-    output_copy(out, head.text, head.len);
+    for (; i < pieces && head->len + reply->body[i].len <= HEAD_ROOM; i++)
+        put(head, reply->body[i].data, reply->body[i].len);
+    output_commit(out, head->len);
     for (; i < pieces; i++)
         output_copy(out, reply->body[i].data, reply->body[i].len);
+}
+
+void http_reply_send(struct http_reply *reply, enum http_connection connection, bool head_only, struct output *out)
+{
+    struct head head = { .text = output_reserve(out, HEAD_ROOM) };
+    if (head.text != NULL)
+        put_reply(reply, connection, head_only, out, &head);
     if (reply->owned != NULL)
         free(reply->owned);
     reply->owned = NULL;

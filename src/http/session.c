@@ -171,7 +171,8 @@ static enum step answer(struct http_session *s, struct conn *conn, const struct 
                         struct output *out)
 {
     struct http_reply reply;
-    char decoded[HTTP_TARGET_LIMIT], allow[HTTP_ALLOW_MAX];
+    static _Thread_local char decoded[HTTP_TARGET_LIMIT]; /* a stack so large would be probed page by page each time */
+    char allow[HTTP_ALLOW_MAX];
     uint64_t most = s->service->settings->max_requests;
     bool tunnel = request->uri.len == 0 && request->method.data[0] == 'C'; /* CONNECT: what follows is no HTTP */
     bool keep = request->keep_alive && !conn->draining && !tunnel;
