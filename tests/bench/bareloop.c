@@ -1,13 +1,17 @@
 /*
  * bareloop: the yardstick of the benchmark.
  *
+ *     bareloop [-t CERTIFICATE KEY] echo | http REPLY | close REPLY
+ *
  * One thread, one epoll loop, non-blocking sockets, level triggered, and no protocol: what a server costs that does
- * nothing but the system calls.  `bareloop echo` writes back what it read; `bareloop http [REPLY]` writes REPLY once for
- * every end of a head (CRLF CRLF) that it read.  One read an event, one write a read; only what the socket does not
- * take is kept, and nothing more is read from a connection until that is gone.
+ * nothing but the system calls. `echo` writes back what it read; `http` writes REPLY once for every end of a head (CRLF
+ * CRLF) that it read; `close` does so and closes. One read an event, one write a read; only what the socket does not
+ * take is kept, and nothing more is read from a connection until that is gone. With -t all of it goes through OpenSSL.
  *
  * It listens on 127.0.0.1 on a port that the kernel chooses, prints the port, and serves until it is killed.
  */
+#include "secure.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -34,20 +38,17 @@ struct conn {
     size_t kept_size;
     size_t kept_sent;
     char tail[TAIL_SIZE]; /* http: the last bytes read */
+    struct ssl_st *ssl;   /* NULL: plain */
 };
 
 static struct conn conns[MAX_FD];
 static char buffer[TAIL_SIZE + READ_SIZE];
 
-static const char *reply = "HTTP/1.1 200 OK\r\n"
-                           "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
-                           "Content-Type: text/plain; charset=utf-8\r\n"
-                           "X-Content-Type-Options: nosniff\r\n"
-                           "Content-Length: 12\r\n"
-                           "\r\n"
-                           "Hello, world";
-static char *replies; /* BATCH times reply */
+static const char *reply; /* NULL: echo */
+static char *replies;     /* BATCH times reply */
 static size_t reply_size;
+static bool closes;
+static bool secured;
 
 static int epoll;
 
@@ -61,6 +62,9 @@ static void die(const char *what)
 static void conn_close(int fd)
 {
     free(conns[fd].kept);
+    if (conns[fd].ssl != NULL)
+        secure_shutdown(conns[fd].ssl);
+    secure_free(conns[fd].ssl);
     conns[fd] = (struct conn){ 0 };
     close(fd);
 }
@@ -76,7 +80,8 @@ static void conn_watch(int fd, int op, uint32_t events)
 /* Returns how much the socket took, 0 if it is full, -1 if the connection is broken. */
 static ssize_t send_some(int fd, const char *data, size_t size)
 {
-    ssize_t n = send(fd, data, size, MSG_NOSIGNAL);
+    struct ssl_st *ssl = conns[fd].ssl;
+    ssize_t n = ssl != NULL ? secure_send(ssl, data, size) : send(fd, data, size, MSG_NOSIGNAL);
 
     return n < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : n;
 }
@@ -139,17 +144,21 @@ static size_t count_heads(struct conn *conn, size_t size)
 
 static int conn_readable(int fd)
 {
-    ssize_t n = recv(fd, buffer + TAIL_SIZE, READ_SIZE, 0);
+    struct ssl_st *ssl = conns[fd].ssl;
+    char *input = buffer + TAIL_SIZE;
+    ssize_t n = ssl != NULL ? secure_recv(ssl, input, READ_SIZE) : recv(fd, input, READ_SIZE, 0);
     size_t count;
 
     if (n <= 0)
         return n < 0 && (errno == EAGAIN || errno == EINTR) ? 0 : -1;
-    if (replies == NULL)
-        return conn_send(fd, buffer + TAIL_SIZE, (size_t)n);
+    if (reply == NULL)
+        return conn_send(fd, input, (size_t)n);
     count = count_heads(&conns[fd], (size_t)n);
     if (count > BATCH)
         return -1;
-    return count > 0 ? conn_send(fd, replies, count * reply_size) : 0;
+    if (count == 0)
+        return 0;
+    return conn_send(fd, replies, count * reply_size) != 0 || closes ? -1 : 0;
 }
 
 static void accept_all(int listener)
@@ -162,6 +171,7 @@ static void accept_all(int listener)
             continue;
         }
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        conns[fd].ssl = secured ? secure_new(fd) : NULL;
         conn_watch(fd, EPOLL_CTL_ADD, EPOLLIN);
     }
     if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
@@ -213,18 +223,30 @@ static void serve(int listener)
     }
 }
 
+static void __attribute__((noreturn)) usage(void)
+{
+    fputs("usage: bareloop [-t CERTIFICATE KEY] echo | http REPLY | close REPLY\n", stderr);
+    exit(2);
+}
+
 int main(int argc, char **argv)
 {
-    int listener, http = argc >= 2 && strcmp(argv[1], "http") == 0;
+    int listener;
 
-    if (argc < 2 || argc > 2 + http || (!http && strcmp(argv[1], "echo") != 0)) {
-        fprintf(stderr, "usage: bareloop echo | bareloop http [REPLY]\n");
-        return 2;
+    if (argc > 3 && strcmp(argv[1], "-t") == 0) {
+        secured = true;
+        secure_server(argv[2], argv[3]);
+        argc -= 3;
+        argv += 3;
     }
-    if (argc == 3)
+    closes = argc == 3 && strcmp(argv[1], "close") == 0;
+    if (argc == 3 && (closes || strcmp(argv[1], "http") == 0))
         reply = argv[2];
-    if (http)
+    else if (argc != 2 || strcmp(argv[1], "echo") != 0)
+        usage();
+    if (reply != NULL)
         prepare_replies();
+    signal(SIGPIPE, SIG_IGN);
     epoll = epoll_create1(EPOLL_CLOEXEC);
     if (epoll < 0)
         die("epoll_create1");

@@ -1,0 +1,290 @@
+"""All that is measured and is not CPU a request: latency, memory, allocations, threads, starting, reloading.
+
+Each function takes the Bench and returns what its table shows, as plain dictionaries.
+"""
+
+import itertools
+import mmap
+import os
+import signal
+import statistics
+import struct
+import subprocess
+import time
+
+from contenders import Echod
+from processes import Failed, Load, is_open, read, wait_for
+from workloads import IDLE_CONNECTIONS, UNLIKE, WORKLOADS, quartiles
+
+LATENCIES = ("p50", "p99", "p99.9", "p99.99")
+LATENCY_ROUNDS = 15
+LATENCY_CONNECTIONS = 64
+STARTS = 25
+RELOADS = 9
+LISTENERS = 1000
+PING_RATE = 2000  # a second, on the connection that lives through a reload
+
+
+def spread(values):
+    return dict(zip(("q1", "median", "q3"), quartiles(values)))
+
+
+def own(bench):
+    return [one for one in bench.contenders if isinstance(one, Echod)]
+
+
+# --- Latency --------------------------------------------------------------------------------------------------------
+
+def open_loop(bench, server, load_word, amount):
+    """Percentiles, or None if requests could not even be sent in twice the time."""
+    with Load(bench.lab.tool("load"), server, load_word, LATENCY_CONNECTIONS) as load:
+        load.run(f"{bench.options.warm_up}s")
+        result = load.run(amount)
+    return {key: result[key] for key in LATENCIES} if result["missed"] == 0 else None
+
+
+def half_load(bench, load_word, server):
+    """Half of what the bare loop does when all connections ask as fast as they can, requests a second."""
+    with Load(bench.lab.tool("load"), server, load_word, LATENCY_CONNECTIONS) as load:
+        load.run(f"{bench.options.warm_up}s")
+        rounds = [load.run(f"{bench.options.seconds}s") for _ in range(5)]
+    return statistics.median(each["requests"] / each["elapsed"] for each in rounds) / 2
+
+
+def latency_turn(bench, what, servers, load_word, amount, number):
+    results = {}
+    for contender in bench.order(what, servers, number):
+        result = bench.guarded(contender, what, open_loop, bench, servers[contender], load_word, amount)
+        if result:
+            results[contender.name] = result
+    return results if "bare" in results else {}
+
+
+def latency_summary(name, turns):
+    """Medians of the rounds' percentiles, and of their paired ratios to the bare loop's."""
+    turns = [each for each in turns if name in each]
+    figures = {key: statistics.median(each[name][key] for each in turns) for key in LATENCIES}
+    ratios = {key: spread([each[name][key] / each["bare"][key] for each in turns]) for key in LATENCIES}
+    return {**figures, "ratios": ratios}
+
+
+def measure_latency(bench, protocol):
+    """Open loop at half of the bare loop's rate, the same for all."""
+    what, load_word = f"latency of {protocol}", "echo:64" if protocol == "echo" else "http"
+    rounds, seconds = (1, 0.2) if bench.options.short else (LATENCY_ROUNDS, 1)
+    with bench.servers(what, protocol, "plain") as servers:
+        bare = next(server for contender, server in servers.items() if contender.name == "bare")
+        rate = half_load(bench, load_word, bare)
+        turns = [latency_turn(bench, what, servers, load_word, f"{seconds}s@{rate:.0f}", number)
+                 for number in range(rounds)]
+    measured = [one for one in bench.contenders if any(one.name in each for each in turns)]
+    for contender in set(servers) - set(measured):
+        bench.left_out.setdefault(f"{contender.name}, {what}", "could not keep up with the rate")
+    return {"rate": rate, "servers": {one.name: latency_summary(one.name, turns) for one in measured}}
+
+
+# --- Memory ---------------------------------------------------------------------------------------------------------
+
+def idle_memory(bench, server, load_word):
+    """Bytes of resident memory a connection: just opened, and after one exchange on each."""
+    count = 1000 if bench.options.short else IDLE_CONNECTIONS
+    program = bench.lab.tool("load")
+    with Load(program, server, load_word, 16) as few:  # what the first request brings in is not theirs
+        few.run("1x")
+    base = server.memory()
+    with Load(program, server, load_word, count) as many:
+        fresh = server.memory() - base
+        many.run("1x")
+        used = server.memory() - base
+    return {"connections": count, "fresh_bytes": fresh / count, "used_bytes": used / count}
+
+
+def measure_memory(bench, protocol):
+    results, what = {}, f"memory of {protocol}"
+    contenders = [one for one in bench.contenders if (one.name, "busy") not in UNLIKE]
+    with bench.servers(what, protocol, "plain", contenders) as servers:
+        for contender, server in servers.items():
+            results[contender.name] = bench.guarded(contender, what, idle_memory, bench, server,
+                                                    "echo:64" if protocol == "echo" else "http")
+    return {name: result for name, result in results.items() if result}
+
+
+# --- Allocations ----------------------------------------------------------------------------------------------------
+
+NEVER_ALLOCATES = {"echo64", "echo1500", "http", "pipelined", "log"}
+
+
+def calls_each(load, calls, amount):
+    """Calls a request: the least of three rounds, for the event loop's own table grows a few times in its life."""
+    least = None
+    for _ in range(3):
+        before = struct.unpack("Q", calls)[0]
+        requests = load.run(amount)["requests"]
+        each = (struct.unpack("Q", calls)[0] - before) / requests
+        least = each if least is None else min(least, each)
+    return least
+
+
+def count_allocations(bench, echod, workload):
+    """Calls of malloc, calloc and realloc a request, once every connection has had a few; None: it does not do that."""
+    path = bench.lab.file("\0" * 8)
+    server = echod.start(bench.lab, workload.protocol, workload.transport,
+                         environment={"LD_PRELOAD": bench.lab.tool("allocs.so"), "ALLOCS": path})
+    if not server:
+        return None
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 8, prot=mmap.PROT_READ) as calls:
+        with bench.load(workload, echod, server) as load:
+            load.run(workload.amount or "20x")
+            each = calls_each(load, calls, workload.amount or "100x")
+            if struct.unpack("Q", calls)[0] == 0:
+                raise Failed("the allocation counter counts nothing")
+    echod.stop(server)
+    if workload.key in NEVER_ALLOCATES and each > 0:
+        raise Failed(f"{echod.name} allocates: {each:.3g} calls a request of {workload.title}")
+    return each
+
+
+def measure_allocations(bench):
+    results = {}
+    for echod, workload in itertools.product(own(bench), WORKLOADS):
+        if not workload.active and not bench.why_not(workload):
+            calls = count_allocations(bench, echod, workload)
+            if calls is not None:
+                results.setdefault(echod.name, {})[workload.title] = calls
+    return results
+
+
+# --- Threads --------------------------------------------------------------------------------------------------------
+
+def threads_round(bench, echod, protocol, threads, server_cores, load_cores):
+    """CPU a request, and requests a second, with so many threads and as many loads."""
+    server = echod.start(bench.lab, protocol, "plain", threads=threads, cores=server_cores)
+    loads = [Load(bench.lab.tool("load"), server, "echo:64" if protocol == "echo" else "http", 64, cores={core})
+             for core in load_cores]
+    try:
+        for load in loads:
+            load.expect("ready\n")
+        for load in loads:
+            load.begin(f"{bench.options.warm_up}s")
+        _ = [load.finish() for load in loads]
+        before = server.settled_times()[0]
+        for load in loads:
+            load.begin("0.1s" if bench.options.short else "0.5s")
+        results = [load.finish() for load in loads]
+        ran = server.settled_times()[0] - before
+    finally:
+        for load in loads:
+            load.__exit__()
+    echod.stop(server)
+    requests = sum(each["requests"] for each in results)
+    return {"cpu_ns": ran / requests, "requests_per_second": requests / max(each["elapsed"] for each in results)}
+
+
+def measure_threads(bench, protocol):
+    """Two threads beside one.  Two cores of their own, and two for the load, let the throughput be seen; on fewer cores
+    server and load share them all, and only the CPU a request can be compared."""
+    cores = bench.lab.cores.all
+    enough = len(cores) >= 4
+    server_cores, load_cores = (set(cores[-2:]), cores[:2]) if enough else (set(cores), cores[:2])
+    rounds = 1 if bench.options.short else 9
+    results = {}
+    for echod in own(bench):
+        pairs = [[threads_round(bench, echod, protocol, threads, server_cores, load_cores) for threads in (1, 2)]
+                 for _ in range(rounds)]
+        results[echod.name] = {"cores": len(cores), "enough_cores": enough,
+                               "cpu_ratio": spread([two["cpu_ns"] / one["cpu_ns"] for one, two in pairs]),
+                               "work_ratio": spread([two["requests_per_second"] / one["requests_per_second"]
+                                                     for one, two in pairs]),
+                               "one": {key: statistics.median(one[key] for one, _ in pairs) for key in pairs[0][0]},
+                               "two": {key: statistics.median(two[key] for _, two in pairs) for key in pairs[0][0]}}
+    return results
+
+
+# --- Starting -------------------------------------------------------------------------------------------------------
+
+def start_once(bench, argv, ready):
+    """Milliseconds from the fork to when ready(pipe) returns."""
+    os.sched_setaffinity(0, {bench.lab.cores.server})  # inherited, so that the fork need not run Python
+    try:
+        begin = time.monotonic()
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    finally:
+        os.sched_setaffinity(0, {bench.lab.cores.load})
+    try:
+        if not ready(process):
+            raise Failed(f"{argv[0]} ended before it was ready")
+        return 1000 * (time.monotonic() - begin)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def says(word):
+    def ready(process):
+        return any(word in line for line in process.stdout)  # a line at a time, as it comes
+    return ready
+
+
+def start_commands(bench):
+    """{name: (command, how it is known to be ready)}"""
+    lab = bench.lab
+    commands = {"empty program": (["true"], lambda process: process.wait() == 0),
+                "bare": ([lab.tool("bareloop"), "echo"], says(b"\n"))}
+    for echod in own(bench):
+        text = echod.configure([("echo", "echo", {}), ("web", "greeting", {}), ("admin", "admin", {})])
+        commands[echod.name] = ([echod.path, "-c", lab.file(text)], says(b" ready "))
+    for peer in bench.contenders:
+        if peer.name == "nginx" and not bench.is_out(peer, "start"):
+            argv, port = peer.command_line(lab, "plain")
+            commands[peer.name] = (argv, lambda _: wait_for(lambda: is_open(port), 10, 0.0002))
+    return commands
+
+
+def measure_start(bench):
+    times = {}
+    for _ in range(2 if bench.options.short else STARTS):
+        for name, (argv, ready) in start_commands(bench).items():
+            times.setdefault(name, []).append(start_once(bench, argv, ready))
+    return {name: spread(values) for name, values in times.items()}
+
+
+# --- Reloading ------------------------------------------------------------------------------------------------------
+
+def reload(server):
+    """Milliseconds from SIGHUP until the log says that it is done."""
+    said = read(server.log).count(" reloaded ")
+    begin = time.monotonic()
+    os.kill(server.process.pid, signal.SIGHUP)
+    if not wait_for(lambda: read(server.log).count(" reloaded ") > said, 20, 0.0002):
+        raise Failed(f"{server.name} did not reload: {server.last_words()}")
+    return 1000 * (time.monotonic() - begin)
+
+
+def reload_quietly(server):
+    before = server.settled_times()[0]
+    took = reload(server)
+    return {"ms": took, "cpu_ms": (server.settled_times()[0] - before) / 1e6}
+
+
+def stall(load, server, reloading):
+    """The longest that a request on a live connection took in a second, in ms, without or with a reload."""
+    load.begin(f"1s@{PING_RATE}")
+    if reloading:
+        time.sleep(0.2)
+        reload(server)
+    return load.finish()["max"] / 1e6
+
+
+def measure_reload(bench):
+    results, rounds = {}, 1 if bench.options.short else RELOADS
+    for echod in own(bench):
+        listeners = [("echo", "echo", {})] + [(f"more{i}", "echo", {}) for i in range(1, LISTENERS)]
+        server = echod.launch(bench.lab, listeners, "echo")
+        quiet = [reload_quietly(server) for _ in range(rounds)]
+        with Load(bench.lab.tool("load"), server, "echo:64", 1) as load:
+            still, stalls = zip(*[(stall(load, server, False), stall(load, server, True)) for _ in range(rounds)])
+        echod.stop(server)
+        results[echod.name] = {"listeners": LISTENERS, "ms": spread([each["ms"] for each in quiet]),
+                               "cpu_ms": spread([each["cpu_ms"] for each in quiet]),
+                               "stall_ms": spread(stalls), "stall_without_ms": spread(still)}
+    return results
