@@ -85,5 +85,31 @@ START_TEST(test_more_than_fits)
 }
 END_TEST
 
+/* Written in place, of which less is queued than there was room for; between all else, and when all vectors are taken. */
+START_TEST(test_reserve)
+{
+    static char expected[1 << 20];
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz";
+    struct output out;
+    size_t len = 0;
+    ck_assert_int_eq(output_init(&out), 0);
+    for (int i = 0; i < 2000; i++) {
+        char *room = output_reserve(&out, 1024);
+        ck_assert_ptr_nonnull(room);
+        memset(room, '!', 1024);
+        size_t n = (size_t)snprintf(room, 1024, "%d.", i);
+        output_commit(&out, n);
+        output_borrow(&out, letters + i % 24, 2);
+        output_copy(&out, "-", 1);
+        len += (size_t)snprintf(expected + len, sizeof expected - len, "%d.%.2s-", i, letters + i % 24);
+    }
+    ck_assert(!out.failed);
+    ck_assert_str_eq(joined(&out), expected);
+    out.failed = true;
+    ck_assert_ptr_null(output_reserve(&out, 1));
+    output_free(&out);
+}
+END_TEST
+
 UNIT_MAIN("bytes", test_skip, test_copy_and_borrow_keep_order, test_copies_that_touch_are_one_vector,
-          test_more_than_fits)
+          test_more_than_fits, test_reserve)

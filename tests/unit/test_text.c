@@ -164,5 +164,26 @@ START_TEST(test_distance_of_long_texts)
 }
 END_TEST
 
-UNIT_MAIN("text", test_utf8_every_code_point, test_utf8, test_utf8_ends_in_time, test_control, test_control_every_ascii,
-          test_distance, test_distance_of_long_texts)
+START_TEST(test_number)
+{
+    static const struct {
+        uint64_t number;
+        const char *text;
+    } rows[] = {
+        { 0, "0" },
+        { 9, "9" },
+        { 10, "10" },
+        { 65535, "65535" },
+        { 1000000, "1000000" },
+        { UINT64_MAX, "18446744073709551615" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char buf[TEXT_NUMBER];
+        ck_assert_uint_eq(text_number(buf, rows[i].number), strlen(rows[i].text));
+        ck_assert_mem_eq(buf, rows[i].text, strlen(rows[i].text));
+    }
+}
+END_TEST
+
+UNIT_MAIN("text", test_number, test_utf8_every_code_point, test_utf8, test_utf8_ends_in_time, test_control,
+          test_control_every_ascii, test_distance, test_distance_of_long_texts)
