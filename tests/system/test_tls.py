@@ -217,13 +217,15 @@ class Sessions(unittest.TestCase):
 
     def test_stricter_after_a_reload(self):
         """A session of a client that had no certificate is worth nothing once one is required."""
-        for version in (V12, V13):
-            with self.subTest(version=version), Echod(echo=tls()) as d:
-                _, session, context = self.resumed(d, version)
-                d.reload(echo=tls(tls_client_ca=authority('clients').certificate, tls_verify='required'))
-                with self.assertRaises((OSError, AssertionError)):
-                    greet(d, context, session=session)
-                d.wait_log('TLS failed', error='peer did not return a certificate')
+        ca = authority('clients').certificate
+        for before in {}, dict(tls_client_ca=ca, tls_verify='optional'):
+            for version in (V12, V13):
+                with self.subTest(before=before, version=version), Echod(echo=tls(**before)) as d:
+                    _, session, context = self.resumed(d, version)
+                    d.reload(echo=tls(tls_client_ca=ca, tls_verify='required'))
+                    with self.assertRaises((OSError, AssertionError)):
+                        greet(d, context, session=session)
+                    d.wait_log('TLS failed', error='peer did not return a certificate')
 
 
 class End(unittest.TestCase):

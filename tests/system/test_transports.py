@@ -301,6 +301,23 @@ class Drain(unittest.TestCase):
         self.assertEqual([line.fields['reason'] for line in d.log_lines('closed')], ['drain'] * len(socks))
 
 
+    def test_backlog(self):
+        """Who is connected when the stop comes is served, although nobody has accepted it yet."""
+        d, count = daemon(self, kinds=(('web', 'greeting', {}),)), 100      # more than are accepted at once
+        ways = [t for t in TRANSPORTS if not t.version and not t.where.startswith('systemd')]
+        d.kill(signal.SIGSTOP)
+        socks = [(t, t.connect(d, f'web-{t}')) for t in ways for _ in range(count)]
+        for _, sock in socks:
+            sock.sendall(LAST)
+        d.kill()
+        d.kill(signal.SIGCONT)
+        for t, sock in socks:
+            with self.subTest(transport=t), sock:
+                answer, = parse_answers(recv_all(sock))
+                self.assertEqual(answer.body, b'Hello, Ada')
+        d.wait()
+
+
 class Limits(unittest.TestCase):
 
     def test_per_address(self):
