@@ -369,7 +369,7 @@ static bool find_id(const char *text, bool group, unsigned *id)
         return true;
     if (text[strspn(text, "0123456789")] == '\0') {
         *id = (unsigned)strtoul(text, NULL, 10);
-        return true;
+        return strtoul(text, NULL, 10) < (unsigned)-1;
     }
     /* used by one thread while it loads: NOLINTBEGIN(concurrency-mt-unsafe) */
     const struct passwd *owner = group ? NULL : getpwnam(text);

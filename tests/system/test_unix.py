@@ -96,6 +96,9 @@ class Rights(Folder):
     def test_settings(self):
         for key, value, want in (('socket_mode', '0888', 'not an octal number'), ('socket_mode', '1777', 'not an octal number'),
                                  ('socket_owner', 'no-such-user', 'there is no user "no-such-user"'),
+                                 ('socket_owner', '4294967295', 'there is no user'),     # chown(2) takes it for none
+                                 ('socket_owner', '4294967296', 'there is no user'),     # 0, if it were cut
+                                 ('socket_group', '99999999999999999999', 'there is no group'),
                                  ('socket_group', 'no-such-group', 'there is no group "no-such-group"')):
             with self.subTest(key=key, value=value):
                 done = run_ini(ini(echo=self.at | {key: value}), '-t')
@@ -353,11 +356,13 @@ class Peers(Folder):
             d.wait_log('closed', 3, peer='unix', reason='fin')
 
     def test_configuration(self):
-        """-T writes what is read back."""
+        """-T writes what is read back; neither it nor -t touches the path."""
         text = ini(echo=self.at | dict(socket_mode='0666', socket_owner='root', proxy_protocol='required'))
         dumped = run_ini(text, '-T').stdout
         self.assertRegex(dumped, f'\naddress = unix:{self.path} ')
         self.assertEqual(run_ini(dumped, '-T').stdout.count('\n'), dumped.count('\n'))
+        self.assertEqual(run_ini(text, '-t').returncode, 0)
+        self.assertFalse(os.path.lexists(self.path))
 
 
 if __name__ == '__main__':
