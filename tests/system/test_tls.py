@@ -461,6 +461,25 @@ class Files(unittest.TestCase):
             old.shutdown(socket.SHUT_WR)
             recv_same(old, b'')
 
+    def test_reload_in_a_handshake(self):
+        """Whoever has begun goes on under what was there then."""
+        first, second = authority().issue('first.example'), authority().issue('second.example')
+        with Echod(echo=tls(first), plain={}) as d:
+            sock = TlsSocket(d.connect('echo'), anyone(), NAME, handshake=False)
+            with self.assertRaises(ssl.SSLWantReadError):
+                sock.tls.do_handshake()
+            hello = sock.outgoing.read()
+            sock.raw.sendall(hello[:50])
+            d.turn('plain')
+            d.reload(echo=tls(second), plain={})
+            sock.raw.sendall(hello[50:])
+            sock.receive()
+            sock.do_handshake()
+            self.assertEqual(names(sock), ['first.example'])
+            sock.sendall(b'x')
+            recv_same(sock, b'x', eof=False)
+            self.assertEqual(names(greet(d, anyone())), ['second.example'])
+
     def test_reload_between_tls_and_none(self):
         with Echod(echo=tls()) as d:
             old, where = greet(d), d.addr('echo')
