@@ -20,6 +20,7 @@ from transport import NAME, TlsSocket, client_context
 
 NGINX_STREAM = '/usr/lib/nginx/modules/ngx_stream_module.so'
 REQUIRED = dict(proxy_protocol='required')
+INTERVAL = f'{round(30 * SLOW)}ms'       # of health checks, and their time limit
 
 
 def tls(**keys):
@@ -245,7 +246,7 @@ defaults
             text += f'listen {name}\n    bind fd@{self.fronts[name].fileno()}\n'
             if name == 'web':
                 text += '    option httpchk GET /check HTTP/1.1\\r\\nHost:\\ check\n'
-            text += f'    server s {where} check inter 20ms {words.format(ca=authority().certificate)}\n'
+            text += f'    server s {where} check inter {INTERVAL} fall 5 {words.format(ca=authority().certificate)}\n'
         return text
 
     def states(self):
@@ -262,13 +263,13 @@ defaults
     def all_up(self):
         """And after a check, which is said by how it went."""
         states = self.states()
-        return len(states) == len(BEHIND) and all(status == 'UP' and check not in ('', 'INI') and not check.startswith('*')
+        return len(states) == len(BEHIND) and all(status[:2] == 'UP' and check not in ('', 'INI') and not check.startswith('*')
                                                   for status, check, _ in states.values())
 
     def test_checks_are_no_noise(self):
-        """Hundreds of health checks leave nothing above debug, and no connection."""
+        """Dozens of health checks leave nothing above debug, and no connection."""
         def checked(m):
-            return all(m['echod_connections_closed_total', dict(listener=name)] >= 20 for name, *_ in BEHIND
+            return all(m['echod_connections_closed_total', dict(listener=name)] >= 10 for name, *_ in BEHIND
                        if name not in ('plain', 'tls-bare'))    # where a check resets before it is connected
         m = self.d.wait_metrics(checked)
         for name, *_ in BEHIND:
@@ -277,7 +278,7 @@ defaults
         self.assertEqual([line.raw for line in self.d.log_lines()[self.started:] if line.level != 'debug'], [])
         reasons = {line.fields['reason'] for line in self.d.log_lines('closed')}
         self.assertLessEqual(reasons, {'fin', 'reset', 'cut', 'finished'})
-        self.assertEqual({status for status, *_ in self.states().values()}, {'UP'})
+        self.assertEqual({status[:2] for status, *_ in self.states().values()}, {'UP'})
 
     def test_served(self):
         """Bytes and the end pass through it, and we know who is behind it."""
