@@ -183,6 +183,20 @@ class Headers(Daemon):
         self.echoed(self.d.connect('off'), proxy_v2() + b'hello')
 
 
+class Json(unittest.TestCase):
+
+    def test_fields(self):
+        """Both addresses are in the lines of JSON too, of the log and of the access log."""
+        server = dict(log_format='json', access_log='stderr')
+        with Echod(server=server, web=REQUIRED) as d:
+            with d.connect('web') as sock:
+                sock.sendall(proxy_v1() + LAST)
+                recv_all(sock)
+                peer = '%s:%d' % sock.getsockname()
+            for line in d.wait_log('closed'), d.wait_log(lambda line: line.level == 'access'):
+                self.assertEqual((line.fields['peer'], line.fields['told']), (peer, '%s:%d' % TOLD))
+
+
 class Refusals(Daemon):
 
     def refused(self, listener, raw, want):
@@ -321,25 +335,22 @@ class Trust(unittest.TestCase):
             recv_same(old, b'still', eof=False)
 
     def test_list(self):
-        for value, want in (('127.0.0.1/33', 'echod.ini:4: proxy_trusted: '), ('localhost', 'echod.ini:4: proxy_trusted: '),
-                            ('127.0.0.1/8', 'echod.ini:4: proxy_trusted: ')):
+        for value in '127.0.0.1/33', 'localhost', '127.0.0.1/8':
             done = run_ini('[listener echo]\naddress = 127.0.0.1:0\nhandler = echo\n'
                            f'proxy_trusted = {value}\nproxy_protocol = required\n', '-t')
             self.assertEqual(done.returncode, 2)
-            self.assertRegex(done.stderr, want)
+            self.assertRegex(done.stderr, r'^echod\.ini:4: proxy_trusted: ')
 
 
 class Limits(unittest.TestCase):
 
     def setUp(self):
-        self.d = self.enterContext(Echod(server=dict(max_connections_per_address=2), echo=REQUIRED, web=REQUIRED, admin={}))
+        self.d = self.enterContext(Echod(server=dict(max_connections_per_address=2), echo=REQUIRED, admin={}))
 
-    def open(self, header, listener='echo'):
-        sock = self.d.connect(listener)
-        sock.sendall(header)
-        if listener == 'echo':
-            sock.sendall(b'x')
-            recv_same(sock, b'x', eof=False)
+    def open(self, header):
+        sock = self.d.connect('echo')
+        sock.sendall(header + b'x')
+        recv_same(sock, b'x', eof=False)
         return sock
 
     def refused(self, header):
@@ -354,7 +365,7 @@ class Limits(unittest.TestCase):
     def test_told(self):
         """Counted is who was told; a proxy itself has no such limit."""
         others = [self.open(proxy_v1((f'192.0.2.{i}', 1))) for i in range(20) for _ in range(2)]
-        self.d.expect_log(r'connection refused listener=echo told=192\.0\.2\.7:\d+ reason=max_connections_per_address')
+        self.d.expect_log(r'connection refused listener=echo told=192\.0\.2\.7:\d+ reason=max_connections_per_')
         self.refused(proxy_v1())
         line = self.d.wait_log('closed', reason='refused')
         self.assertEqual(line.fields['told'], '%s:%d' % TOLD)

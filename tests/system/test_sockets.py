@@ -44,13 +44,15 @@ def of_connection(d, client, *names):
     """Of the daemon's end of a connection: the values of options (level, name)."""
     with sockets(d) as all_of_it:
         for sock in all_of_it:
-            if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) and sock.getpeername() == client.getsockname():
+            accepts = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if not accepts and sock.getpeername() == client.getsockname():
                 return [sock.getsockopt(*name) for name in names]
     raise AssertionError('not found')
 
 
 ALIVE = (socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 IDLE = (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY)
 DEFER = (socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT)
 FASTOPEN = (socket.IPPROTO_TCP, socket.TCP_FASTOPEN)
 DEVICE = (socket.SOL_SOCKET, socket.SO_BINDTODEVICE)
@@ -67,7 +69,7 @@ class Options(unittest.TestCase):
         with Echod(server=dict(threads=2), echo={}) as d:
             for option in ALIVE, DEFER, FASTOPEN:
                 self.assertEqual(options(d, d.addr('echo'), *option), [0, 0])
-            self.assertEqual(of_connection(d, self.connected(d), ALIVE, (socket.IPPROTO_TCP, socket.TCP_NODELAY)), [0, 1])
+            self.assertEqual(of_connection(d, self.connected(d), ALIVE, NODELAY), [0, 1])
 
     def test_keepalive(self):
         with Echod(server=dict(threads=2), echo=dict(tcp_keepalive='90s'), most=dict(tcp_keepalive='32767s')) as d:
@@ -81,7 +83,7 @@ class Options(unittest.TestCase):
             self.assertEqual(of_connection(d, old, ALIVE, IDLE), [1, 90])
 
     def test_defer_accept(self):
-        """A connection that says nothing is not accepted yet; the one behind it is, and so is the first when it speaks."""
+        """A connection that says nothing is not accepted yet; one behind it is, and so is that when it speaks."""
         with Echod(echo=dict(tcp_defer_accept='1m'), admin={}) as d:
             self.assertGreaterEqual(options(d, d.addr('echo'), *DEFER)[0], 60)
             silent = d.connect('echo')
@@ -95,7 +97,8 @@ class Options(unittest.TestCase):
             d.wait_metrics(lambda m: m.connections(listener='echo')[0] == 3)
 
     def test_fastopen(self):
-        with Echod(server=dict(threads=2), echo=dict(tcp_fastopen=100), two=dict(address='127.0.0.2:0', tcp_fastopen=7)) as d:
+        with Echod(server=dict(threads=2), echo=dict(tcp_fastopen=100),
+                   two=dict(address='127.0.0.2:0', tcp_fastopen=7)) as d:
             self.assertEqual(options(d, d.addr('echo'), *FASTOPEN), [100, 100])
             self.assertEqual(options(d, d.addr('two'), *FASTOPEN), [7, 7])
             with socket.socket() as sock:       # with bytes in the SYN, if the system's settings let it
@@ -107,7 +110,8 @@ class Options(unittest.TestCase):
             self.assertEqual(options(d, d.addr('two'), *FASTOPEN), [0, 0])
 
     def test_bounds(self):
-        for key, values in dict(tcp_keepalive=('999ms', '32768s', '1500ms', '0', '30'), tcp_fastopen=('0', '65536', 'on'),
+        for key, values in dict(tcp_keepalive=('999ms', '32768s', '1500ms', '0', '30'),
+                                tcp_fastopen=('0', '65536', 'on'),
                                 tcp_defer_accept=('999ms', '61m', '1500ms'), freebind=('yes',),
                                 interface=('x' * 16,), proxy_protocol=('on',)).items():
             for value in values:
@@ -126,7 +130,7 @@ class Places(unittest.TestCase):
                 self.assertEqual(d.addr('echo')[0], address.rpartition(':')[0].strip('[]'))
             done = run_ini(ini(echo=dict(address=address)))
             self.assertEqual(done.returncode, 1)
-            self.assertRegex(done.stderr, r'echod\.ini:2: address: cannot listen on .*: Cannot assign requested address')
+            self.assertRegex(done.stderr, r'echod\.ini:2: address: cannot listen on .*: Cannot assign')
 
     def test_interface(self):
         try:
@@ -146,7 +150,7 @@ class Places(unittest.TestCase):
         with Echod(echo={}) as d:
             port = d.addr('echo')[1]
             d.reload_fails(r'/echod\.ini:\d+: freebind: cannot change without a restart', echo=dict(freebind='on'))
-            d.reload_fails(r'/echod\.ini:\d+: interface: cannot change without a restart', echo=dict(interface=LOOPBACK))
+            d.reload_fails(r'/echod\.ini:\d+: interface: cannot change without', echo=dict(interface=LOOPBACK))
             echoed(d.connect('echo'))
             self.assertEqual(d.addr('echo')[1], port)
             d.reload(echo=dict(address='127.0.0.2:0', freebind='on'))

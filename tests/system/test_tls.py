@@ -145,7 +145,8 @@ class Agreement(unittest.TestCase):
         rsa = authority().issue('rsa.example', rsa=True)
         with Echod(echo=tls(rsa), wide=tls(rsa, tls_ciphers='AES128-SHA256'),
                    one=tls(tls_ciphersuites='TLS_CHACHA20_POLY1305_SHA256')) as d:
-            for cipher in ('AES128-SHA256', 'AES256-GCM-SHA384', 'ECDHE-RSA-AES128-SHA256', 'DHE-RSA-AES128-GCM-SHA256'):
+            for cipher in ('AES128-SHA256', 'AES256-GCM-SHA384', 'ECDHE-RSA-AES128-SHA256',
+                           'DHE-RSA-AES128-GCM-SHA256'):
                 with self.subTest(cipher=cipher):
                     context = anyone(V12)
                     context.set_ciphers(cipher)
@@ -200,7 +201,7 @@ class Sessions(unittest.TestCase):
                 again, session, _ = self.resumed(d, version, context, session)
                 self.assertTrue(again, 'over a reload')
                 d.reload(echo=tls(authority().issue(NAME, file='renewed')))
-                self.assertTrue(self.resumed(d, version, context, session)[0], 'over a reload with another certificate')
+                self.assertTrue(self.resumed(d, version, context, session)[0], 'over a reload with another')
                 with Echod(echo=tls()) as other:
                     again, *_ = self.resumed(other, version, context, session)
                     self.assertFalse(again, 'over a restart')
@@ -403,14 +404,17 @@ class Files(unittest.TestCase):
         nothing = a.certificate + '.nothing'
         with open(nothing, 'w', encoding='ascii') as file:
             file.write('nothing\n')
+        def pair(certificate, key):
+            return dict(tls_certificate=certificate, tls_key=key)
+
         for want, keys in (
             ('echod.ini:4: tls_certificate: needs tls_key\n', dict(tls_certificate=a.certificate)),
             ('echod.ini:4: tls_key: needs tls_certificate\n', dict(tls_key=a.key)),
-            (r'echod.ini:5: tls_key: ".*" is not the key of the certificate in ".*"\n', dict(tls_certificate=a.certificate, tls_key=other.key)),
-            (r'echod.ini:4: tls_certificate: ".*": No such file or directory\n', dict(tls_certificate=missing, tls_key=a.key)),
-            (r'echod.ini:5: tls_key: ".*": No such file or directory\n', dict(tls_certificate=a.certificate, tls_key=missing)),
-            (r'echod.ini:4: tls_certificate: ".*" has no certificate in it\n', dict(tls_certificate=nothing, tls_key=a.key)),
-            (r'echod.ini:5: tls_key: ".*" has no .*key in it\n', dict(tls_certificate=a.certificate, tls_key=nothing)),
+            (r'echod.ini:5: tls_key: ".*" is not the key of the certificate in .*\n', pair(a.certificate, other.key)),
+            (r'echod.ini:4: tls_certificate: ".*": No such file or directory\n', pair(missing, a.key)),
+            (r'echod.ini:5: tls_key: ".*": No such file or directory\n', pair(a.certificate, missing)),
+            (r'echod.ini:4: tls_certificate: ".*" has no certificate in it\n', pair(nothing, a.key)),
+            (r'echod.ini:5: tls_key: ".*" has no .*key in it\n', pair(a.certificate, nothing)),
             (r'echod.ini:6: tls_client_ca: .*\n', tls(tls_client_ca=nothing, tls_verify='required')),
             ('echod.ini:6: tls_verify: needs tls_client_ca\n', tls(tls_verify='required')),
             ('echod.ini:6: tls_ciphers: "NONE" names no cipher\n', tls(tls_ciphers='NONE')),
@@ -430,7 +434,8 @@ class Files(unittest.TestCase):
         soon = authority().issue('soon.example', dates=('20200101000000Z', time.strftime('%Y%m%d000000Z', end)))
         for made, want in ((past, 'has expired on 2021-01-01'), (future, 'is not valid before 2120-01-01'),
                            (soon, 'expires on ' + time.strftime('%Y-%m-%d', end))):
-            self.check(f'echod.ini:4: warning: tls_certificate: "{made.certificate}" {want}\n.*', status=0, **tls(made))
+            want = f'tls_certificate: "{made.certificate}" {want}'
+            self.check(f'echod.ini:4: warning: {want}\n.*', status=0, **tls(made))
         with Echod(echo=tls(past)) as d:
             d.expect_log('has expired on 2021-01-01')
             context = anyone()
