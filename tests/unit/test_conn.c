@@ -2001,6 +2001,29 @@ START_TEST(test_tls_end_while_paused)
 }
 END_TEST
 
+/* Who asks for new keys again and again, and does not read, is paused as well (RFC 8446 section 4.6.3). */
+START_TEST(test_tls_key_updates)
+{
+    static struct client c;
+    setup_tls(&obedient);
+    join_tls(&c, TLS1_3_VERSION);
+    shake_tls(&c, 65536);
+    for (int i = 0; i < 100000 && BIO_pending(c.out) < 65536; i++) {
+        say_tls(&c, "x", 1);
+        ck_assert_int_eq(SSL_key_update(c.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
+        SSL_do_handshake(c.ssl);
+        push(&c, 65536);
+        if (i % 50 == 0)
+            turn(NULL);
+    }
+    ck_assert_int_ge(BIO_pending(c.out), 65536);
+    ck_assert_uint_lt(counter_read(&metrics.bytes_out), CONN_BOUND);
+    until_tls(&c, c.heard == c.said);
+    leave_tls(&c);
+    teardown_tls();
+}
+END_TEST
+
 /* A header, the handshake and the first bytes behind it, whatever comes together. */
 START_TEST(test_tls_behind_a_header)
 {
@@ -2087,5 +2110,5 @@ UNIT_MAIN("conn", test_order_of_hooks, test_what_a_hook_sees, test_defaults, tes
           test_many_come_and_go, test_reasons, test_bytes_that_were_sent, test_much_unread_of_tls, test_header_split,
           test_header_byte_by_byte, test_header_local, test_header_failures, test_header_and_close,
           test_header_deadline, test_drain_in_the_header, test_tls_order, test_tls_cut, test_tls_failures,
-          test_tls_deadline, test_tls_pause, test_tls_end_while_paused, test_tls_behind_a_header, test_tls_finish,
-          test_tls_drain)
+          test_tls_deadline, test_tls_pause, test_tls_end_while_paused, test_tls_key_updates, test_tls_behind_a_header,
+          test_tls_finish, test_tls_drain)
