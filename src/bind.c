@@ -157,7 +157,10 @@ static int bind_path(int fd, const struct sockaddr_un *un, socklen_t len, const 
     return listen(fd, BACKLOG) < 0 ? -1 : own_path(made, options);
 }
 
-/* Of two processes that replace a path at one moment, one waits: the other holds an abstract name made of the path. */
+/*
+ * Of two processes that replace a path at one moment, one waits: the other holds an abstract name made of the path. Who
+ * holds it for a second is neither, and nobody to wait for. The descriptor, or -1.
+ */
 static int lock_path(const char *path)
 {
     struct sockaddr_un un;
@@ -180,13 +183,11 @@ static int bind_unix(int fd, const char *path, const struct bind_options *option
     *made = (struct bind_path){ .path = "" };
     if (path[0] == '@')
         return bind(fd, (const struct sockaddr *)&un, len) < 0 ? -1 : listen(fd, BACKLOG);
-    int lock = lock_path(path);
-    if (lock < 0)
-        return -1;
-    int result = bind_path(fd, &un, len, options, made), error = errno;
+    int lock = lock_path(path), result = bind_path(fd, &un, len, options, made), error = errno;
     if (result < 0)
         bind_unlink(made);
-    close(lock);
+    if (lock >= 0)
+        close(lock);
     errno = error;
     return result;
 }

@@ -636,8 +636,8 @@ static const struct inifile_section *find_section(const struct config *config, c
 
 unsigned config_server_line(const struct config *config, const char *key)
 {
-    const struct inifile_entry *entry = find_entry(find_section(config, "server", ""), key);
-    return entry != NULL ? entry->line : 0;
+    const struct inifile_section *section = find_section(config, "server", "");
+    return section != NULL ? line_of(section, key) : 0;
 }
 
 unsigned config_listener_line(const struct config *config, const struct config_listener *listener, const char *key)

@@ -85,7 +85,7 @@ const char *config_path(const struct config *config);
 
 const struct server_settings *config_server(const struct config *config);
 
-/* The line of a key in [server]; 0: it is not there. */
+/* The line of a key in [server], or else of the section; 0: that is not there either. */
 unsigned config_server_line(const struct config *config, const char *key);
 
 /* The line of a key of a listener, or else of its section. */

@@ -182,7 +182,7 @@ class Changes(unittest.TestCase):
         with Echod(server=dict(threads=2), echo={}) as d:
             d.reload_fails(r'echod\.ini:3: threads cannot change without a restart, from 2 to 3$',
                            server=dict(threads=3), echo={})
-            d.reload_fails(r'echod\.ini:0: threads cannot change without a restart, from 2 to 1$', echo={})
+            d.reload_fails(r'echod\.ini:4: threads cannot change without a restart, from 2 to 1$', echo={})
             d.reload(server=dict(threads=2), echo={})
             cores = len(os.sched_getaffinity(0))
         with Echod(server=dict(threads=cores), echo={}) as d:

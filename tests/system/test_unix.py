@@ -43,6 +43,16 @@ class Folder(unittest.TestCase):
         self.assertEqual(os.lstat(path)[:3], before[:3])
 
 
+class Lock(Folder):
+
+    def test_held(self):
+        """The name that two starts on one path agree by is anybody's: who holds it cannot keep echod from starting."""
+        with socket.socket(socket.AF_UNIX) as lock:
+            lock.bind(f'\0echod-bind:{self.path}')
+            with Echod(echo=self.at) as d:
+                echoed(d)
+
+
 class Rights(Folder):
 
     def test_mode(self):
