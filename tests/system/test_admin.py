@@ -259,7 +259,9 @@ class Metrics(unittest.TestCase):
             name = 'echod_request_duration_seconds'
             self.assertEqual(metrics[name + '_count', web], 527)
             self.assertEqual(metrics[name + '_count', web] - metrics[name + '_bucket', web | dict(le='0.1')], 2)
-            self.assertTrue(0.5 < metrics[name + '_sum', web] < 0.5 + 2 * SLOW)
+            self.assertGreater(metrics[name + '_sum', web], 0.5)
+            if not instrumented():          # each of the pipelined ones counts the time of all of them
+                self.assertLess(metrics[name + '_sum', web], 0.5 + 2 * SLOW)
             before = d.metrics()['echod_requests_total', dict(listener='admin')]
             d.get('/nonsense')
             self.assertEqual(d.metrics()['echod_requests_total', dict(listener='admin')], before + 2)

@@ -12,7 +12,7 @@ import tempfile
 import unittest
 
 from harness import (LAST, REQUEST, SLOW, Echod, Sender, body, fill, header, instrumented, parse_answers, recv_all,
-                     recv_same, reset, silent)
+                     recv_same, reset, silent, wait_until)
 from transport import TRANSPORTS
 
 RANDOM = random.Random(862)
@@ -247,9 +247,14 @@ class Web(Daemon):
                 sock.sendall(f'GET /access-{t} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'.encode())
                 recv_all(sock)
         self.d.kill(signal.SIGUSR1)     # writes what it has first
-        self.d.wait_log('access log reopened')
-        with open(self.d.path('access'), encoding='utf-8') as file:
-            lines = file.read()
+        lines = ''
+
+        def written():
+            nonlocal lines
+            with open(self.d.path('access'), encoding='utf-8') as file:
+                lines = file.read()
+            return lines.count(' target=/access-') == len(TRANSPORTS)
+        wait_until(written, lambda: lines)
         for t in TRANSPORTS:
             with self.subTest(transport=t):
                 line, = re.findall(f'.* target=/access-{t} .*', lines)
