@@ -25,7 +25,7 @@ struct exchange {
     struct bytes body;
     unsigned status; /* HTTP, else 0 */
 
-    /* All that came since the last call. Nothing may follow the answer, so all of it must be taken. */
+    /* All that came since the last call. Nothing may follow the answer: what is shown behind it makes it FAILED. */
     enum exchange_next (*input)(struct exchange *, struct bytes in, struct failure *);
     /* The server sends no more; clean is false where TLS was not ended as RFC 8446 section 6.1 has it. Never MORE. */
     enum exchange_next (*eof)(struct exchange *, bool clean, struct failure *);

@@ -68,6 +68,14 @@ static void probe_set_timer(struct probe *p, int64_t limit)
 
 /* --- The exchange */
 
+/* libevent shows a part of what has come, such as 4096 bytes. False when there is nothing behind it. */
+static bool probe_peek(const struct probe *p, char *byte)
+{
+    if (target_is_tls(p->target))
+        return tlsclient_peek(p->connection, byte);
+    return recv(bufferevent_getfd(p->connection), byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 static void on_input(struct bufferevent *b, void *arg)
 {
     struct probe *p = arg;
@@ -77,6 +85,9 @@ static void on_input(struct bufferevent *b, void *arg)
         p->result.first = deadline_now() - p->ready;
     struct bytes in = { .data = (const char *)evbuffer_pullup(input, -1), .len = len };
     enum exchange_next next = p->exchange->input(p->exchange, in, &p->result.failure);
+    char byte;
+    if (next == EXCHANGE_DONE && probe_peek(p, &byte))
+        next = p->exchange->input(p->exchange, (struct bytes){ .data = &byte, .len = 1 }, &p->result.failure);
     if (next != EXCHANGE_MORE) {
         probe_finish(p);
         return;

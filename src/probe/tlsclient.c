@@ -102,6 +102,13 @@ void tlsclient_half_close(struct bufferevent *b)
     ERR_clear_error();
 }
 
+bool tlsclient_peek(struct bufferevent *b, char *byte)
+{
+    bool came = SSL_peek(bufferevent_openssl_get_ssl(b), byte, 1) > 0;
+    ERR_clear_error();
+    return came;
+}
+
 bool tlsclient_ended(struct bufferevent *b)
 {
     return (SSL_get_shutdown(bufferevent_openssl_get_ssl(b)) & SSL_RECEIVED_SHUTDOWN) != 0;

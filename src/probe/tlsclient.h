@@ -33,6 +33,9 @@ struct bufferevent *tlsclient_start(struct ssl_ctx_st *ctx, const struct tlsclie
 /* Sends close_notify, once; data may still come. Only once all output has gone out, or is given up. */
 void tlsclient_half_close(struct bufferevent *b);
 
+/* Copies the next byte, if it has come already, and leaves it there. False: none has. */
+bool tlsclient_peek(struct bufferevent *b, char *byte);
+
 /* True when the peer's close_notify has come. */
 bool tlsclient_ended(struct bufferevent *b);
 

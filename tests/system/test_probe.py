@@ -220,6 +220,14 @@ class BadEchoes(unittest.TestCase):
     def test_extra_bytes(self):
         self.case(lambda sock: sock.sendall(sock.recv(1000) + b'!'), 'mismatch', 'more came back than the 12 bytes')
 
+    def test_extra_bytes_behind_a_full_read(self):
+        """libevent shows 4096 bytes at a time: what has come behind them is not overlooked."""
+        for size in (4096, 65536):
+            def handle(sock, size=size):
+                sock.sendall(sock.recv(size, socket.MSG_WAITALL) + b'!')
+            with self.subTest(size=size), Server(handle) as server:
+                probe(server.url(), '-s', str(size), '-t', PATIENCE).fails(self, 'mismatch', 'more came back')
+
     def test_extra_bytes_later(self):
         def handle(sock):
             sock.sendall(sock.recv(1000))
@@ -340,6 +348,13 @@ class Web(unittest.TestCase):
                     OK + b'Content-Length: 1\r\n\r\nx and more'):
             with self.subTest(raw=raw):
                 self.ask(raw, end='hang').fails(self, 'protocol')
+
+    def test_malformed_behind_a_full_read(self):
+        head = OK + b'Content-Length: 4000\r\nX: '
+        raw = head.ljust(92, b'x') + b'\r\n\r\n' + b'x' * 4000
+        self.assertEqual(len(raw), 4096)
+        self.ask(raw, '-q', end='hang').succeeds(self)
+        self.ask(raw + b'y', end='hang').fails(self, 'protocol', 'bytes follow the answer')
 
     def test_short(self):
         for raw, text in ((b'', 'before an answer'), (b'HTTP/1.1 200', 'within the head'),
@@ -695,6 +710,19 @@ class Tls(unittest.TestCase):
             probe(*args, '-m', 'x').succeeds(self, b'x')
             probe(*args, '-n', '1', '-d', '0.1').succeeds(self)
             self.assertEqual(lines, [b'PROXY TCP4 192.0.2.1 127.0.0.1 9 %d\r\n' % server.port] * 2)
+
+    def test_extra_bytes(self):
+        """In a record of their own, behind the one that ends the echo, and in one segment with it."""
+        def handle(sock):
+            data = sock.recv(16384)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            sock.sendall(data)
+            sock.sendall(b'!')
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+            hang(sock)
+
+        with self.server(handle=handle) as server:
+            probe(server.url('tls'), self.ca, '-s', '16384', '-q').fails(self, 'mismatch', 'more came back')
 
     def test_truncated(self):
         """An end without close_notify proves nothing: a body that it ends is not whole (RFC 9112 section 9.8)."""
