@@ -48,11 +48,11 @@ static int64_t load_due(const struct load *l, uint64_t n)
     return l->begin + (int64_t)(n / rate) * SECOND + (int64_t)(n % rate * (uint64_t)SECOND / rate);
 }
 
-/* At a rate: how many are to be sent altogether. */
+/* At a rate: how many are to be sent altogether, which are those due before the end; the first is due at the begin. */
 static uint64_t load_planned(const struct load *l)
 {
-    double planned = (double)(l->end - l->begin) / (double)SECOND * (double)l->settings->rate;
-    return (uint64_t)planned;
+    uint64_t time = (uint64_t)(l->end - l->begin), second = (uint64_t)SECOND, rate = l->settings->rate;
+    return time / second * rate + (time % second * rate + second - 1) / second;
 }
 
 /* Whether another request is to be sent now, and when that should have been. */

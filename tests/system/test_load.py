@@ -169,6 +169,13 @@ class Rates(unittest.TestCase):
                 done, said = load(url, '-n', '4', '-r', '500', '-d', '1')
                 self.assertEqual((done.status, said['sent'], said['lost']), (0, 500, 0), done)
 
+    def test_part_of_a_request(self):
+        """The first one is due at the begin, so there is always one."""
+        with Server(echo) as server:
+            for rate, duration, sent in (('1', '0.1', 1), ('3', '0.5', 2), ('20', '0.1', 2)):
+                done, said = load(server.url(), '-r', rate, '-d', duration)
+                self.assertEqual((done.status, said['sent'], said['lost']), (0, sent, 0), done)
+
     def test_no_coordinated_omission(self):
         """A server that stands still once: all that should have been sent meanwhile has waited, and it is counted so."""
         stall = 0.5
