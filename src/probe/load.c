@@ -92,16 +92,16 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     int64_t now = deadline_now(), intended;
     (void)fd;
     (void)what;
-    for (size_t tried = 0; tried < l->lanes.count; tried++) {
+    for (size_t full = 0; full < l->lanes.count;) {
         struct lane *lane = &l->lanes.first[l->turn];
         l->turn = l->turn + 1 < l->lanes.count ? l->turn + 1 : 0;
-        if (lane_room(lane) == 0)
+        full = lane_room(lane) == 0 ? full + 1 : 0;
+        if (full > 0)
             continue;
         if (!load_take(l, now, &intended))
             break;
         lane_begin(lane, intended, now);
         lane_send(lane);
-        tried = 0;
     }
     /* what is overdue now waits for the next lane that has room */
     if (!l->over && l->issued < load_planned(l)) {

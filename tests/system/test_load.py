@@ -176,6 +176,17 @@ class Rates(unittest.TestCase):
                 done, said = load(server.url(), '-r', rate, '-d', duration)
                 self.assertEqual((done.status, said['sent'], said['lost']), (0, sent, 0), done)
 
+    def test_late_on_one_connection(self):
+        """What is overdue is sent at once, as far as there is room: the server answers only when all has come."""
+        def handle(sock):
+            sock.sendall(sock.recv(64 * 1000, socket.MSG_WAITALL))
+            hang(sock)
+
+        with Server(handle) as server:
+            args = '-n', '1', '-P', '1000', '-r', '100000', '-d', '10ms', '-s', '64', '-t', '2'
+            done, said = load(server.url(), *args)
+            self.assertEqual((done.status, said['sent'], said['lost']), (0, 1000, 0), done)
+
     def test_no_coordinated_omission(self):
         """A server that stands still once: all that should have been sent meanwhile has waited, and it is counted so."""
         stall = 0.5
