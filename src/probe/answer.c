@@ -22,7 +22,7 @@ struct answer {
     struct store head, body;
     size_t head_len;   /* bytes of heads so far */
     uint64_t body_len; /* bytes of the body so far */
-    char coding[32];   /* Transfer-Encoding, cut */
+    char coding[32];   /* Transfer-Encoding, cut; one that fills it is none that is known */
     size_t coding_len;
     bool field_is_coding, coded;
     bool keep, in_body, complete, keeps_alive;
@@ -91,7 +91,7 @@ static int on_value(llhttp_t *parser, const char *data, size_t len)
 static int check_framing(struct answer *a)
 {
     struct bytes coding = grammar_trim((struct bytes){ a->coding, a->coding_len });
-    if (a->coded && !grammar_is(coding, "chunked"))
+    if (a->coded && (a->coding_len == sizeof a->coding || !grammar_is(coding, "chunked")))
         return fail(a, FAILURE_PROTOCOL, "a Transfer-Encoding that is not \"chunked\", which nobody asked for");
     if (a->coded && (a->parser.http_minor == 0 || (a->parser.flags & F_CONTENT_LENGTH) != 0))
         return fail(a, FAILURE_PROTOCOL, "Transfer-Encoding in HTTP/1.0 or beside Content-Length");

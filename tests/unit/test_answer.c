@@ -102,6 +102,7 @@ START_TEST(test_malformed)
         { OK "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "" },
         { OK "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "nobody asked" },
         { OK "Transfer-Encoding: gzip\r\n\r\nx", "nobody asked" },
+        { OK "Transfer-Encoding: chunked                          , gzip\r\n\r\nx", "nobody asked" },
         { OK "Transfer-Encoding:\r\n\r\nx", "nobody asked" },
         { OK "Transfer-Encoding:\r\nX-Y: chunked\r\n\r\n0\r\n\r\n", "nobody asked" },
         { "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.0" },
