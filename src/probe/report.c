@@ -181,6 +181,13 @@ static void nagios_limit(FILE *out, int64_t limit)
     fputc(';', out);
 }
 
+/* The text without the bar, behind which the values begin. */
+static void nagios_text(FILE *out, const char *text)
+{
+    for (const char *p = text; *p != '\0'; p++)
+        fputc(*p == '|' ? '_' : *p, out);
+}
+
 /* 'label'=value[unit];[warn];[crit];[min];[max]; a quote in a label is doubled. */
 static void nagios_values(const struct report *r, const struct summary *s)
 {
@@ -212,13 +219,12 @@ void report_nagios(const struct report *r, const struct summary *summaries, size
         const struct summary *s = &summaries[i];
         char why[512];
         summary_explain(s, &r->limits, why, sizeof why);
-        fprintf(r->out, "%s ", i > 0 ? "," : "");
-        for (const char *p = s->target->url; *p != '\0'; p++)
-            fputc(*p == '|' ? '_' : *p, r->out);
-        if (why[0] != '\0')
-            fprintf(r->out, " %s", why);
-        else
-            fprintf(r->out, " %.3f ms", (double)histogram_quantile(s->latency, 0.99) / MS);
+        if (why[0] == '\0')
+            snprintf(why, sizeof why, "%.3f ms", (double)histogram_quantile(s->latency, 0.99) / MS);
+        fputs(i > 0 ? ", " : " ", r->out);
+        nagios_text(r->out, s->target->url);
+        fputc(' ', r->out);
+        nagios_text(r->out, why);
     }
     fputs(" |", r->out);
     for (size_t i = 0; i < count; i++)

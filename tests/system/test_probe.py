@@ -567,6 +567,11 @@ class Verdicts(unittest.TestCase):
             self.assertRegex(done.out.decode(), rf'\AECHOPROBE CRITICAL - {url} \d+\.\d+ ms, {bad} refused: [^|]* '
                                                 rf'\| {self.VALUE} {self.VALUE}\n\Z')
 
+    def test_nagios_bar(self):
+        """Values begin behind the bar, so that there is no other one."""
+        text = probe('unix:/nowhere/a|b', '--format=nagios').out.decode()
+        self.assertRegex(text, rf'\AECHOPROBE CRITICAL - unix:/nowhere/a_b refused: [^|]* \| {self.VALUE}\n\Z')
+
     def test_prometheus(self):
         """By the text format: each metric once with its type, each line a sample of it, no sample twice."""
         with Echod() as d, free_port() as refused:
