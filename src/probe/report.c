@@ -225,6 +225,7 @@ void report_nagios(const struct report *r, const struct summary *summaries, size
         nagios_text(r->out, s->target->url);
         fputc(' ', r->out);
         nagios_text(r->out, why);
+        fputs(s->interrupted ? " (interrupted)" : "", r->out);
     }
     fputs(" |", r->out);
     for (size_t i = 0; i < count; i++)
@@ -294,6 +295,9 @@ void report_prometheus(const struct report *r, const struct summary *summaries, 
     metric_head(out, "sent", "gauge", "Probes or requests that came to an end.");
     for (size_t i = 0; i < count; i++)
         metric(out, "sent", &summaries[i], NULL, NULL, (double)summaries[i].sent);
+    metric_head(out, "interrupted", "gauge", "1 where a signal ended the probes or the load early.");
+    for (size_t i = 0; i < count; i++)
+        metric(out, "interrupted", &summaries[i], NULL, NULL, summaries[i].interrupted);
     metric_head(out, "failures", "gauge", "Those that failed, by the class of the failure.");
     for (size_t i = 0; i < count; i++)
         metric_failures(out, &summaries[i]);

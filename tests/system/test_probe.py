@@ -483,6 +483,26 @@ class Ping(unittest.TestCase):
                 self.assertEqual(status, 0)
                 self.assertRegex(text, rb'--- tcp://\S+: \d+ probes, 0 lost \(0\.0 %\), interrupted\nmin ')
 
+    def test_interrupted_in_each_format(self):
+        """What is only a part says so."""
+        counted = []
+
+        def handle(sock):
+            counted.append(sock)
+            echo(sock)
+
+        for name, text in (('json', rb'"interrupted":true\}\n'), ('nagios', rb' ms \(interrupted\) \| '),
+                           ('prometheus', rb'\necho\w+_interrupted\{url="[^"]*"\} 1\n')):
+            counted.clear()
+            with self.subTest(format=name), Server(handle) as server, \
+                    Running(server.url(), '-I', '10ms', '-f', name) as running:
+                while len(counted) < 2:     # the second is begun when the first has ended
+                    threading.Event().wait(0.01)
+                running.interrupt()
+                said, status = running.end()
+                self.assertEqual(status, 0, said)
+                self.assertRegex(said, text)
+
     def test_interrupted_before_a_result(self):
         with Server(hang) as server, Running(server.url(), '-c', '3', '-t', '1h') as running:
             while not server.count:
