@@ -2,6 +2,7 @@
 #include "probe/command.h"
 #include "probe/run.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 static int print_and_exit(const struct command *command)
@@ -10,7 +11,10 @@ static int print_and_exit(const struct command *command)
         command_usage(stdout);
     else
         fputs("echoprobe " PACKAGE_VERSION "\n", stdout);
-    return fflush(stdout) == 0 ? VERDICT_OK : VERDICT_CRITICAL;
+    if (fflush(stdout) == 0)
+        return VERDICT_OK;
+    fprintf(stderr, "echoprobe: standard output: %s\n", failure_errno(errno));
+    return VERDICT_CRITICAL;
 }
 
 int main(int argc, char **argv)

@@ -29,6 +29,7 @@ struct run {
     struct bytes *answers; /* of single probes, to be printed in the order of the targets; owned */
     FILE *plot;            /* NULL: none */
     size_t running;
+    int unwritten; /* errno with which the output broke; 0: it did not */
     struct event *signals[2];
 };
 
@@ -60,7 +61,16 @@ static void show_live(const struct run *r, const struct summary *s)
                     summary_lost(s), (double)histogram_quantile(s->latency, 0.5) / MS, (double)s->latency->max / MS);
 }
 
-/* A single probe keeps its answer, if it is good; a ping says a line. */
+static void run_stop(const struct run *r)
+{
+    for (size_t i = 0; i < r->command->target_count; i++)
+        if (r->command->mode == REPORT_LOAD)
+            load_stop(r->loads[i]);
+        else
+            series_stop(&r->series[i]);
+}
+
+/* A single probe keeps its answer, if it is good; a ping says a line, and ends where nobody can read it. */
 static void on_probed(void *arg, struct summary *s, uint64_t seq, const struct probe_result *result)
 {
     struct run *r = arg;
@@ -76,6 +86,10 @@ static void on_probed(void *arg, struct summary *s, uint64_t seq, const struct p
         return;
     screen_clear();
     report_probe(&r->report, s->target, seq, result);
+    if (ferror(stdout) != 0 && r->unwritten == 0) {
+        r->unwritten = errno;
+        run_stop(r);
+    }
     snprintf(text, sizeof text, "seq=%" PRIu64 ": %s: %s", seq, failure_word(result->failure.class),
              result->failure.text);
     if (!good)
@@ -108,11 +122,7 @@ static void on_signal(evutil_socket_t number, short what, void *arg)
     (void)what;
     for (size_t i = 0; i < 2; i++)
         event_del(r->signals[i]);
-    for (size_t i = 0; i < r->command->target_count; i++)
-        if (r->command->mode == REPORT_LOAD)
-            load_stop(r->loads[i]);
-        else
-            series_stop(&r->series[i]);
+    run_stop(r);
 }
 
 /* --- Before it */
@@ -306,6 +316,7 @@ static int run_tell(struct run *r)
         name = "standard output";
         if (fflush(stdout) == 0 && ferror(stdout) == 0)
             return status;
+        errno = r->unwritten != 0 ? r->unwritten : errno;
     }
     fprintf(stderr, "echoprobe: %s: %s\n", name, failure_errno(errno));
     return VERDICT_CRITICAL;

@@ -624,6 +624,21 @@ class Verdicts(unittest.TestCase):
             done = subprocess.run([*COMMAND, server.url(), '-m', 'x'], stdout=full, stderr=subprocess.PIPE)
             self.assertEqual(done.returncode, 2)
             self.assertIn(b'echoprobe: standard output: No space left on device\n', done.stderr)
+            done = subprocess.run([*COMMAND, '--help'], stdout=full, stderr=subprocess.PIPE)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(b'echoprobe: standard output: No space left on device\n', done.stderr)
+
+    def test_nobody_reads(self):
+        """A ping without an end has one where its reader goes away."""
+        with Server(echo) as server, Server(hang) as silent:
+            done = subprocess.Popen([*COMMAND, server.url(), silent.url(), '-I', '10ms', '-t', '1h'],
+                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            done.stdout.readline()
+            done.stdout.close()
+            said = done.stderr.read()
+            self.assertEqual(done.wait(TIMEOUT), 2)
+            done.stderr.close()
+            self.assertIn(b'echoprobe: standard output: Broken pipe\n', said)
 
 
 class Usage(unittest.TestCase):
