@@ -3,7 +3,9 @@
 #include "probe/run.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <unistd.h>
 
 static int print_and_exit(const struct command *command)
 {
@@ -17,11 +19,23 @@ static int print_and_exit(const struct command *command)
     return VERDICT_CRITICAL;
 }
 
+/* A socket must not become what is taken for standard output or error; and to write to this one is an error. */
+static void open_standard_descriptors(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDONLY);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 int main(int argc, char **argv)
 {
     struct command command;
     char err[1024];
     int status = RUN_UNKNOWN;
+    open_standard_descriptors();
     if (command_parse(&command, argc, argv, err, sizeof err) < 0)
         fprintf(stderr, "echoprobe: %s (--help lists the options)\n", err);
     else if (command.help || command.version)

@@ -628,6 +628,12 @@ class Verdicts(unittest.TestCase):
             self.assertEqual(done.returncode, 2)
             self.assertIn(b'echoprobe: standard output: No space left on device\n', done.stderr)
 
+    def test_closed(self):
+        """Nothing else takes the place of a descriptor that is not open."""
+        with Server(echo) as server:
+            done = probe(server.url(), '-m', 'x', preexec_fn=lambda: os.close(1))
+        self.assertEqual((done.status, done.err), (2, 'echoprobe: standard output: Bad file descriptor\n'))
+
     def test_nobody_reads(self):
         """A ping without an end has one where its reader goes away."""
         with Server(echo) as server, Server(hang) as silent:
