@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MILLISECOND INT64_C(1000000) /* ns */
+#define MICROSECOND INT64_C(1000) /* ns */
+#define MILLISECOND INT64_C(1000000)
 #define SECOND      INT64_C(1000000000)
 #define HOUR        (3600 * SECOND)
 
@@ -59,9 +60,10 @@ static const struct row rows[] = {
       "load: COUNT requests at once on a connection [1]" },
     { ONLY_NAME + 2, TEXT, "hdrplot", "FILE", LOAD, NOTHING, FIELD(plot), 1, 4096,
       "load: write the percentiles for HdrHistogram's plotter" },
-    { 'w', MILLISECONDS, "warning", "MS", ANY, NOTHING, FIELD(warning), 1, HOUR,
+    { 'w', MILLISECONDS, "warning", "MS", ANY, NOTHING, FIELD(warning), MICROSECOND, HOUR,
       "warn when it takes longer (of many the 99th percentile)" },
-    { 'C', MILLISECONDS, "critical", "MS", ANY, NOTHING, FIELD(critical), 1, HOUR, "critical when it takes longer" },
+    { 'C', MILLISECONDS, "critical", "MS", ANY, NOTHING, FIELD(critical), MICROSECOND, HOUR,
+      "critical when it takes longer" },
     { ONLY_NAME + 3, TEXT, "expect", "STRING", ANY, NOTHING, FIELD(expect), 1, 65536, "the answer must hold STRING" },
     { ONLY_NAME + 4, TEXT, "expect-status", "LIST", ANY, AN_HTTP, FIELD(expect_status), 1, 1024,
       "the status must be one of LIST [2xx,3xx]" },

@@ -653,6 +653,7 @@ class Usage(unittest.TestCase):
         for args, text in (([], 'which URL'), (['ftp://x'], 'does not begin with'), (['--foo', 'tcp://x'], 'unknown option'),
                            (['-y', 'tcp://x'], 'unknown option'), (['tcp://x', '-c'], 'argument is missing'),
                            (['-c', 'many', 'tcp://x'], 'not a whole number'), (['-t', '0', 'tcp://x'], 'must be from'),
+                           (['-w', '0', 'tcp://x'], 'must be from 0.001ms to 1h'),
                            (['tcp://x:0'], 'port')):
             with self.subTest(args=args):
                 probe(*args).usage(self, text)
