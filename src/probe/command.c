@@ -16,7 +16,7 @@
 
 enum kind { FLAG, TEXT, NUMBER, SIZE, WORD, SECONDS, MILLISECONDS }; /* times: the unit that goes without saying */
 enum modes { ONCE = 1 << REPORT_ONCE, PING = 1 << REPORT_PING, LOAD = 1 << REPORT_LOAD, ANY = ONCE | PING | LOAD };
-enum needs { NOTHING, AN_ECHO, AN_HTTP, A_TLS };
+enum needs { NOTHING, AN_ECHO, AN_HTTP, A_TLS, A_UNIX };
 
 struct row {
     int letter; /* or a number beyond letters, for an option that has only a name */
@@ -205,7 +205,7 @@ static bool has_target(const struct command *c, enum needs needs)
     for (size_t i = 0; i < c->target_count; i++) {
         const struct target *t = &c->targets[i];
         if (needs == NOTHING || (needs == A_TLS && target_is_tls(t)) || (needs == AN_HTTP && target_is_http(t)) ||
-            (needs == AN_ECHO && !target_is_http(t)))
+            (needs == AN_ECHO && !target_is_http(t)) || (needs == A_UNIX && t->scheme == SCHEME_UNIX))
             return true;
     }
     return false;
@@ -247,6 +247,8 @@ static const char *conflict(const struct command *c)
         return "--proxy-v1 and --proxy-v2 exclude each other";
     if (c->proxy_source != NULL && !c->proxy_v1 && !c->proxy_v2)
         return "--proxy-source needs --proxy-v1 or --proxy-v2";
+    if (c->proxy_source != NULL && has_target(c, A_UNIX))
+        return "--proxy-source is not for a unix URL: the header has no address to go with it";
     if (c->key != NULL && c->cert == NULL)
         return "--key needs --cert";
     if (c->insecure && c->ca != NULL)

@@ -138,6 +138,7 @@ START_TEST(test_wrong)
         { "--proxy-v1 --proxy-v2 tcp://x", "exclude each other" },
         { "--proxy-source=1.2.3.4 tcp://x", "needs --proxy-v1" },
         { "--proxy-v1 --proxy-source=x tcp://x", "is not ADDRESS" },
+        { "--proxy-v2 --proxy-source=1.2.3.4 tcp://x unix:/x", "is not for a unix URL" },
         { "--key=x tls://x:1", "--key needs --cert" },
         { "--insecure --ca=x tls://x:1", "exclude each other" },
         { "-w 5 -C 4 tcp://x", "--warning is over --critical" },
