@@ -77,12 +77,14 @@ bool screen_is_live(void)
 void screen_live(const char *format, ...)
 {
     va_list args;
+    char line[1024];
     if (!screen_is_live())
         return;
-    fputs("\r\033[K", stderr);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    vsnprintf(line, sizeof line, format, args);
     va_end(args);
+    /* DECAWM off and on: of a line that wraps into two rows only the second could be taken away */
+    fprintf(stderr, "\r\033[K\033[?7l%s\033[?7h", line);
     shown = true;
 }
 

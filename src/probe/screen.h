@@ -19,7 +19,7 @@ void screen_write_escaped(FILE *out, struct bytes text);
 /* Writes bytes as they are, or escaped when out is a terminal; then the last line is ended if it was not. */
 void screen_write(FILE *out, struct bytes text);
 
-/* Shows a line on standard error that the next one replaces. Only where that is a terminal. */
+/* Shows a line on standard error, cut at the edge, that the next one replaces. Only where that is a terminal. */
 void screen_live(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Takes the live line away, before anything else is written. */

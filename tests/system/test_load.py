@@ -357,8 +357,9 @@ class Told(unittest.TestCase):
             url = 'tcp://%s:%d' % d.addr('echo')
             text, status = on_terminal(url, '-d', '1.5')
             self.assertEqual(status, 0)
-            self.assertRegex(text, rb'\r\x1b\[K' + url.encode() + rb': 1 s, \d+ answers \(\d+/s\), 0 lost, p99 [\d.]+ ms')
-            self.assertRegex(text, rb'ms\r\x1b\[K +answers')
+            self.assertRegex(text, rb'\r\x1b\[K\x1b\[\?7l' + url.encode() +
+                             rb': 1 s, \d+ answers \(\d+/s\), 0 lost, p99 [\d.]+ ms\x1b\[\?7h')
+            self.assertRegex(text, rb'7h\r\x1b\[K +answers')
             self.assertNotIn(b'\x1b', on_terminal(url, '-d', '1.5', '-q')[0])
 
     def test_plot(self):

@@ -435,7 +435,7 @@ class Terminal(unittest.TestCase):
             url = 'tcp://%s:%d' % d.addr('echo')
             text, status = on_terminal(url, '-c', '2', '-I', '1ms')
             self.assertEqual(status, 0)
-            self.assertIn(b'\r\x1b[K' + url.encode() + b': 2 probes, 0 lost, median', text)
+            self.assertIn(b'\r\x1b[K\x1b[?7l' + url.encode() + b': 2 probes, 0 lost, median', text)
             self.assertNotIn(b'\x1b', probe(url, '-c', '2', '-I', '1ms').succeeds(self).out)
 
 
