@@ -203,7 +203,9 @@ static void nagios_values(const struct report *r, const struct summary *s)
         fputs("'=U;", r->out);
     nagios_limit(r->out, r->limits.warning);
     nagios_limit(r->out, r->limits.critical);
-    fprintf(r->out, "0;%.6f", (double)r->timeout / S);
+    fputs("0;", r->out);
+    if (r->mode != REPORT_LOAD)
+        fprintf(r->out, "%.6f", (double)r->timeout / S);
 }
 
 void report_nagios(const struct report *r, const struct summary *summaries, size_t count)

@@ -19,7 +19,7 @@ struct report {
     enum report_format format;
     enum report_mode mode;
     struct thresholds limits;
-    int64_t timeout; /* ns; the most that a latency can be */
+    int64_t timeout; /* ns; the most that a latency can be, but for one of a load, which may have waited before */
 };
 
 /* Writes what all summaries came to, once at the end. As text, REPORT_ONCE says nothing: the answer is the report. */
