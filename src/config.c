@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define FILE_MAX_BYTES (1 << 20)
-#define ADDRESSES_MAX  64 /* a listener */
+#define ADDRESSES_MAX  63 /* a listener */
 #define NAME_MAX_BYTES 32
 #define HANDLERS_MAX   16
 #define LINE_MAX_BYTES 198 /* as the reader takes it */
@@ -209,44 +209,49 @@ static void load_server(struct reading *l, const struct inifile_section *section
         fail(l, entry != NULL ? entry->line : 0, "access_log: \"%s\" is not off, stderr, or an absolute path", log);
 }
 
+/* Room for one more address. NULL, and told, when there is none. */
+static struct config_address *add_address(struct reading *l, struct config_listener *listener)
+{
+    if (listener->address_count < ADDRESSES_MAX)
+        return &listener->addresses[listener->address_count++];
+    fail(l, listener->address_line, "address: more than %d addresses", ADDRESSES_MAX);
+    return NULL;
+}
+
 /* unix:PATH or unix:@NAME */
 static void load_unix(struct reading *l, struct config_listener *listener, const char *path)
 {
+    struct config_address *added;
     size_t most = sizeof((struct bind_path *)0)->path - 1, len = strlen(path);
     if ((path[0] != '/' && path[0] != '@') || path[1] == '\0')
         fail(l, listener->address_line, "address: \"" UNIX "%s\" is not unix:/PATH or unix:@NAME", path);
     else if (len > most)
         fail(l, listener->address_line, "address: \"" UNIX "%s\" is longer than %zu bytes", path, most);
-    else if (listener->address_count == ADDRESSES_MAX - 1)
-        fail(l, listener->address_line, "address: more than %d addresses", ADDRESSES_MAX - 1);
-    else
-        listener->addresses[listener->address_count++].path = path;
+    else if ((added = add_address(l, listener)) != NULL)
+        added->path = path;
 }
 
 /* systemd:NAME. The name is the rest of the file's own text, which ends at the comma that was cut. */
 static void load_inherited(struct reading *l, struct config_listener *listener, const char *name)
 {
+    struct config_address *added;
     size_t len = strlen(name);
     if (len == 0 || len > INHERITED_MAX_BYTES || strchr(name, ':') != NULL || strpbrk(name, " \t") != NULL)
         fail(l, listener->address_line, "address: \"%s%s\" is not systemd:NAME", INHERITED, name);
-    else if (listener->address_count == ADDRESSES_MAX - 1)
-        fail(l, listener->address_line, "address: more than %d addresses", ADDRESSES_MAX - 1);
-    else
-        listener->addresses[listener->address_count++].inherited = name;
+    else if ((added = add_address(l, listener)) != NULL)
+        added->inherited = name;
 }
 
 static void load_resolved(struct reading *l, struct config_listener *listener, const char *text)
 {
-    struct address found[ADDRESSES_MAX];
+    struct address found[ADDRESSES_MAX + 1]; /* one too many is told */
+    struct config_address *added;
     char err[256];
-    size_t room = ADDRESSES_MAX - listener->address_count;
-    int n = address_parse(text, found, (int)room, err, sizeof err);
+    int n = address_parse(text, found, ADDRESSES_MAX + 1, err, sizeof err);
     if (n < 0)
         fail(l, listener->address_line, "address: %s", err);
-    else if ((size_t)n == room)
-        fail(l, listener->address_line, "address: more than %d addresses", ADDRESSES_MAX - 1);
-    for (int i = 0; i < n; i++)
-        listener->addresses[listener->address_count++].address = found[i];
+    for (int i = 0; i < n && (added = add_address(l, listener)) != NULL; i++)
+        added->address = found[i];
 }
 
 /* Reads the comma list, which is cut into its parts, and resolves names. */

@@ -6,10 +6,11 @@ expected.error, all of stderr with exit status 2, or expected.dump, what -T prin
 
 import os
 import re
+import subprocess
 import tempfile
 import unittest
 
-from harness import SOURCE, run
+from harness import COMMAND, SOURCE, TIMEOUT, run
 
 CASES = os.path.join(SOURCE, 'tests', 'config')
 SAMPLE = os.path.join(SOURCE, 'conf', 'echod.ini')
@@ -72,6 +73,44 @@ def dump(*args):
             key, value, origin = re.fullmatch(r'(\w+) = (.*?) *; (.*)', line).groups()
             rows.append((section, key, value, origin))
     return rows
+
+
+def with_hosts(path, *args):
+    """How to run ARGS where PATH is /etc/hosts."""
+    return ['unshare', '-m', 'sh', '-c', 'mount --bind "$0" /etc/hosts && exec "$@"', path, *args]
+
+
+def can_unshare():
+    try:
+        return subprocess.run(with_hosts('/dev/null', 'true'), capture_output=True, timeout=TIMEOUT).returncode == 0
+    except OSError:
+        return False
+
+
+@unittest.skipUnless(can_unshare(), 'no mount namespaces')
+class ManyAddresses(unittest.TestCase):
+    """How many addresses a name has is not for who configures to say."""
+
+    def load(self, count, *more):
+        with tempfile.TemporaryDirectory() as folder:
+            hosts, path = os.path.join(folder, 'hosts'), os.path.join(folder, 'echod.ini')
+            with open(hosts, 'w', encoding='ascii') as file:
+                file.writelines(f'127.0.9.{i + 1} many.example\n' for i in range(count))
+            with open(path, 'w', encoding='ascii') as file:
+                file.write('[listener echo]\nhandler = echo\naddress = ' + ', '.join(['many.example:0', *more]) + '\n')
+            done = subprocess.run(with_hosts(hosts, *COMMAND, '-t', '-c', path), capture_output=True, encoding='utf-8',
+                                  timeout=TIMEOUT)
+        return done.returncode, done.stderr.count('echod.ini:3: address: more than 63 addresses\n')
+
+    def test_most(self):
+        self.assertEqual(self.load(63), (0, 0))
+        self.assertEqual(self.load(62, 'unix:/run/a'), (0, 0))
+
+    def test_one_more(self):
+        """Each item for which there is no room is told."""
+        self.assertEqual(self.load(64), (2, 1))
+        self.assertEqual(self.load(63, '127.0.0.1:1'), (2, 1))
+        self.assertEqual(self.load(100, 'unix:/run/a', 'systemd:b', '127.0.0.1:1', 'unix:@c'), (2, 5))
 
 
 class Agreement(unittest.TestCase):
