@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define UPDATES_MAX 32 /* KeyUpdates, and answers to them, in what is read at once: nobody needs more */
+
 struct record {
     SSL *ssl;
     struct bytes in;     /* during record_read() */
@@ -69,6 +71,7 @@ struct record *record_open(const struct tls *tls)
         ERR_clear_error();
         return NULL;
     }
+    SSL_clear_mode(record->ssl, SSL_MODE_AUTO_RETRY); /* SSL_read() comes back after each message that is no data */
     BIO_set_data(bio, record);
     BIO_set_init(bio, 1);
     SSL_set_bio(record->ssl, bio, bio);
@@ -90,16 +93,21 @@ bool record_ready(const struct record *record)
 enum record_verdict record_read(struct record *record, struct bytes in, char *plain, size_t *len, struct output *wire)
 {
     size_t room = in.len + RECORD_MAX;
-    int n;
+    int n, error, updates = 0;
     *len = 0;
     record->in = in;
     record->wire = wire;
     ERR_clear_error();
-    while ((n = SSL_read(record->ssl, plain + *len, (int)(room - *len))) > 0)
-        *len += (size_t)n;
-    int error = SSL_get_error(record->ssl, n);
-    if (error == SSL_ERROR_WANT_READ)
+    do {
+        n = SSL_read(record->ssl, plain + *len, (int)(room - *len));
+        error = SSL_get_error(record->ssl, n);
+        *len += n > 0 ? (size_t)n : 0;
+        updates += n <= 0;
+    } while (n > 0 || (error == SSL_ERROR_WANT_READ && record->in.len > 0 && updates <= UPDATES_MAX));
+    if (error == SSL_ERROR_WANT_READ && record->in.len == 0)
         return RECORD_MORE;
+    if (error == SSL_ERROR_WANT_READ) /* each is work as for some KiB of data, and the other connections would wait */
+        ERR_raise(ERR_LIB_SSL, SSL_R_TOO_MANY_KEY_UPDATES);
     return error == SSL_ERROR_ZERO_RETURN ? RECORD_CLOSED : RECORD_FAILED;
 }
 

@@ -22,7 +22,7 @@ struct record;
 enum record_verdict {
     RECORD_MORE,   /* all of it was read */
     RECORD_CLOSED, /* the peer says no more, in order: close_notify (RFC 8446 section 6.1) */
-    RECORD_FAILED  /* what came is not what should: record_reason() knows why, and the wire list has the alert */
+    RECORD_FAILED /* what came is not what should: record_reason() knows why, and the wire list has the alert, if any */
 };
 
 /* The server's side of a connection; nothing of tls need stay. NULL when memory ran out. */
@@ -36,7 +36,7 @@ bool record_ready(const struct record *record);
 
 /*
  * Reads all that came. What it says is put to plain, which has room for in.len + RECORD_MAX bytes, and its length to
- * *len, whatever the verdict; what must be answered, as in a handshake, is appended to wire.
+ * *len, whatever the verdict; what must be answered, as in a handshake, is appended to wire. A flood of KeyUpdate fails.
  */
 enum record_verdict record_read(struct record *record, struct bytes in, char *plain, size_t *len, struct output *wire);
 

@@ -407,5 +407,32 @@ START_TEST(test_key_update)
 }
 END_TEST
 
+/* A flood of them would keep all other connections waiting. */
+START_TEST(test_key_update_flood)
+{
+    char reason[TLS_REASON];
+    setup_tls();
+    for (int more = 0; more <= 1; more++)
+        for (int kind = SSL_KEY_UPDATE_NOT_REQUESTED; kind <= SSL_KEY_UPDATE_REQUESTED; kind++) {
+            struct peers p = meet(TLS1_3_VERSION);
+            int count = (kind == SSL_KEY_UPDATE_REQUESTED ? 16 : 32) + more; /* to answer counts as well */
+            shake(&p, 1 << 20);
+            p.said_len = 0;
+            for (int i = 0; i < count; i++) {
+                ck_assert_int_eq(SSL_key_update(p.client, kind), 1);
+                ck_assert_int_eq(SSL_do_handshake(p.client), 1);
+            }
+            SSL_write(p.client, "x", 1);
+            carry(&p, 1 << 20);
+            ck_assert_int_eq(p.verdict, more ? RECORD_FAILED : RECORD_MORE);
+            ck_assert_uint_eq(p.said_len, !more);
+            if (more)
+                ck_assert_str_eq(record_reason(p.server, reason), "too many key updates");
+            part(&p);
+        }
+    free_tls();
+}
+END_TEST
+
 UNIT_MAIN("record", test_both_ways, test_bytes_behind_the_handshake, test_more_than_came, test_gathers, test_half_close,
-          test_close, test_failures, test_alert_of_client, test_key_update)
+          test_close, test_failures, test_alert_of_client, test_key_update, test_key_update_flood)
