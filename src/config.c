@@ -410,6 +410,36 @@ static void load_bind(struct reading *l, const struct inifile_section *section, 
         fail(l, line_of(section, "socket_group"), "socket_group: there is no group \"%s\"", settings->socket_group);
 }
 
+/* Whether some address is bound here at a path (or else over TCP). */
+static bool binds(const struct config_listener *listener, bool path)
+{
+    for (size_t i = 0; i < listener->address_count; i++) {
+        const struct config_address *a = &listener->addresses[i];
+        if (path ? a->path != NULL && a->path[0] == '/' : a->path == NULL && a->inherited == NULL)
+            return true;
+    }
+    return false;
+}
+
+/* Refuses keys about sockets that the listener has none of, for who wrote them expects something of them. */
+static void check_sockets(struct reading *l, const struct inifile_section *section,
+                          const struct config_listener *listener)
+{
+    static const struct {
+        const char *key;
+        bool path;
+    } rows[] = {
+        { "socket_mode", true }, { "socket_owner", true },   { "socket_group", true },      { "interface", false },
+        { "freebind", false },   { "tcp_keepalive", false }, { "tcp_defer_accept", false }, { "tcp_fastopen", false },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const struct inifile_entry *entry = find_entry(section, rows[i].key);
+        if (entry != NULL && !binds(listener, rows[i].path) &&
+            strcmp(entry->value, option_find(listener_options, rows[i].key)->fallback) != 0)
+            fail(l, entry->line, "%s: needs an address %s", rows[i].key, rows[i].path ? "unix:/PATH" : "HOST:PORT");
+    }
+}
+
 /* What a sentence of tls_load() is about: it begins with the key. */
 static unsigned line_of_sentence(const struct inifile_section *section, const char *sentence)
 {
@@ -481,6 +511,7 @@ static void load_listener(struct reading *l, const struct inifile_section *secti
     if (l->failures > failures || listener->handler == NULL)
         return;
     load_bind(l, section, listener);
+    check_sockets(l, section, listener);
     load_tls(l, section, listener);
     if (l->failures == failures && listener->handler->start != NULL &&
         listener->handler->start(listener->handler_settings, &listener->shared, err, sizeof err) < 0)
