@@ -3,6 +3,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
+#include <openssl/ui.h>
 #include <openssl/x509v3.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -350,8 +351,10 @@ static void on_context_free(void *parent, void *data, CRYPTO_EX_DATA *all, int i
     free(tls);
 }
 
-static void make_index(void)
+/* Once for the process. */
+static void set_up(void)
 {
+    UI_set_default_method(UI_null()); /* whatever is encrypted in a file: nobody is asked on the terminal */
     owner_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, on_context_free);
 }
 
@@ -415,7 +418,7 @@ int tls_load(const struct tls_settings *settings, const char *name, const char *
     struct loading l = { .settings = settings, .warn = warn, .warn_arg = warn_arg, .errlen = errlen };
     l.err = err;
     *tls = NULL;
-    pthread_once(&once, make_index);
+    pthread_once(&once, set_up);
     ERR_clear_error();
     if (check_settings(&l) < 0)
         return -1;

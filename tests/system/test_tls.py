@@ -426,6 +426,17 @@ class Files(unittest.TestCase):
             with self.subTest(want=want):
                 self.check(want, **keys)
 
+    def test_asks_nobody(self):
+        """Where OpenSSL would ask for a passphrase, nobody is asked: not on a terminal, and not on standard error."""
+        encrypted = identity(NAME).certificate + '.encrypted'
+        with open(identity(NAME).certificate, encoding='ascii') as file, open(encrypted, 'w', encoding='ascii') as made:
+            begin, rest = file.read().split('\n', 1)
+            made.write(f'{begin}\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,{"0" * 32}\n\n{rest}')
+        self.check(f'echod.ini:4: tls_certificate: "{encrypted}": [a-z ]+\n',
+                   **(tls() | dict(tls_certificate=encrypted)))
+        self.check(f'echod.ini:6: tls_client_ca: "{encrypted}": [a-z ]+\n',
+                   **tls(tls_client_ca=encrypted, tls_verify='required'))
+
     def test_expiry(self):
         """No error, but said."""
         past = authority().issue('past.example', dates=('20200101000000Z', '20210101000000Z'))
