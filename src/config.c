@@ -471,8 +471,11 @@ static void load_tls(struct reading *l, const struct inifile_section *section, s
 /* The keys of the section, once it is known which there are. */
 static void load_keys(struct reading *l, const struct inifile_section *section, struct config_listener *listener)
 {
-    if (listener->handler != NULL)
-        listener->handler_settings = calloc(1, listener->handler->settings_size + 1);
+    if (listener->handler != NULL &&
+        (listener->handler_settings = calloc(1, listener->handler->settings_size + 1)) == NULL) {
+        fail(l, section->line, "out of memory");
+        return;
+    }
     const struct binding bindings[] = {
         { listener_options, &listener->settings },
         { tls_options, &listener->tls_settings },

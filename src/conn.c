@@ -490,7 +490,7 @@ static bool conn_start(struct connection *c)
 /* Buffers for records, once a worker has a connection that needs them. */
 static bool pool_prepare_tls(struct conn_pool *pool)
 {
-    if (pool->plain == NULL && output_init(&pool->wire) == 0)
+    if (pool->plain == NULL && (pool->wire.first != NULL || output_init(&pool->wire) == 0))
         pool->plain = malloc(2 * INPUT_SIZE + RECORD_MAX);
     return pool->plain != NULL;
 }
