@@ -2013,7 +2013,7 @@ START_TEST(test_tls_key_updates)
         ck_assert_int_eq(SSL_key_update(c.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
         SSL_do_handshake(c.ssl);
         push(&c, 65536);
-        if (i % 50 == 0)
+        if (i % 10 == 0)
             turn(NULL);
     }
     ck_assert_int_ge(BIO_pending(c.out), 65536);
