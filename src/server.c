@@ -285,8 +285,15 @@ static void log_sockets(const struct generation *generation)
     }
 }
 
-static void log_unused(const char *name)
+/* Who connects to a socket that was handed over, and that no listener has, waits in vain. */
+static void log_unused(void *arg, const char *name)
 {
+    const struct generation *generation = arg;
+    for (size_t i = 0; i < generation->socket_count; i++) {
+        const char *used = generation->sockets[i].address->inherited;
+        if (used != NULL && strcmp(used, name) == 0)
+            return;
+    }
     log_event(LEVEL_WARNING, "socket not used", log_text("name", name));
 }
 
@@ -303,7 +310,7 @@ static void commit(struct server *server, struct generation *generation, const i
     pthread_mutex_unlock(&server->lock);
     log_setup(settings->log_level, settings->log_format);
     log_sockets(generation);
-    systemd_unused(log_unused);
+    systemd_names(log_unused, generation);
     turn_access(server, sinks);
     atomic_store(&server->taken, 0);
     server->change = CHANGE_TAKING;

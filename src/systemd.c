@@ -14,7 +14,6 @@
 /* What was handed over, in the order of the descriptors from SD_LISTEN_FDS_START on. */
 static struct {
     char **names;
-    bool *used;
     int count; /* -1: could not be read */
     bool read;
 } handed;
@@ -46,8 +45,6 @@ static void read_handed(void)
         return;
     handed.read = true;
     handed.count = sd_listen_fds_with_names(0, &handed.names);
-    if (handed.count > 0 && (handed.used = calloc((size_t)handed.count, sizeof *handed.used)) == NULL)
-        handed.count = -1;
 }
 
 /* A descriptor that can be accepted from. */
@@ -71,7 +68,6 @@ int systemd_sockets(const char *name, int *fds, char *err, size_t errlen)
                      name);
             return -1;
         }
-        handed.used[i] = true;
         fds[found++] = SD_LISTEN_FDS_START + i;
     }
     if (found == 0)
@@ -79,12 +75,11 @@ int systemd_sockets(const char *name, int *fds, char *err, size_t errlen)
     return found > 0 ? found : -1;
 }
 
-void systemd_unused(void (*told)(const char *name))
+void systemd_names(void (*tell)(void *arg, const char *name), void *arg)
 {
     read_handed();
     for (int i = 0; i < handed.count; i++)
-        if (!handed.used[i])
-            told(handed.names[i]);
+        tell(arg, handed.names[i]);
 }
 
 #else
@@ -111,9 +106,10 @@ int systemd_sockets(const char *name, int *fds, char *err, size_t errlen)
     return -1;
 }
 
-void systemd_unused(void (*told)(const char *name))
+void systemd_names(void (*tell)(void *arg, const char *name), void *arg)
 {
-    (void)told;
+    (void)tell;
+    (void)arg;
 }
 
 #endif

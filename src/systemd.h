@@ -27,7 +27,7 @@ uint64_t systemd_watchdog(void);
  */
 int systemd_sockets(const char *name, int *fds, char *err, size_t errlen);
 
-/* Calls told with the name of each socket that was handed over and that nobody has asked for. */
-void systemd_unused(void (*told)(const char *name));
+/* Calls tell with the name of each socket that was handed over. */
+void systemd_names(void (*tell)(void *arg, const char *name), void *arg);
 
 #endif

@@ -207,6 +207,9 @@ class Activation(unittest.TestCase):
         with Echod(activated=[('a', self.listen()), ('forgotten', self.listen())], echo=dict(address='systemd:a')) as d:
             d.expect_log('socket not used name=forgotten')
             self.assertEqual(len(d.log_lines('socket not used')), 1)
+            d.reload(echo=dict(address='systemd:forgotten'))
+            d.expect_log('socket not used name=a')
+            self.assertEqual(len(d.log_lines('socket not used')), 2)
 
     def fails(self, activated, text, pattern):
         with tempfile.TemporaryDirectory() as folder:
@@ -283,6 +286,7 @@ class Activation(unittest.TestCase):
         with Echod(activated=[('a', a), ('b', b)], echo=dict(address='systemd:a, systemd:b')) as d:
             kept = connect(b.getsockname())
             d.reload(echo=dict(address='systemd:a'))
+            d.expect_log('socket not used name=b')
             self.assertEqual(d.addrs('echo'), [a.getsockname()])
             kept.sendall(b'still')
             kept.shutdown(socket.SHUT_WR)
