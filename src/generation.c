@@ -187,6 +187,31 @@ static int blame(const struct maker *m, const struct config_listener *listener, 
     return -1;
 }
 
+/* Sets the options that may change while a socket listens. 0, or -1 with errno. */
+static int socket_tune(const struct generation_socket *socket, size_t workers, const struct bind_options *options)
+{
+    for (size_t i = 0; i < workers; i++)
+        if (listener_tune(socket->listeners[i], options) < 0)
+            return -1;
+    return 0;
+}
+
+static bool tuned_alike(const struct bind_options *a, const struct bind_options *b)
+{
+    return a->keepalive == b->keepalive && a->defer_accept == b->defer_accept && a->fastopen == b->fastopen &&
+           a->mode == b->mode && a->owner == b->owner && a->group == b->group;
+}
+
+/* Gives the sockets that were taken over the options of the generation that keeps them, which they once had. */
+static void restore_kept(const struct generation *before)
+{
+    for (size_t i = 0; before != NULL && i < before->socket_count; i++) {
+        const struct generation_socket *socket = &before->sockets[i];
+        if (socket->claimed && socket->inherited < 0)
+            socket_tune(socket, before->workers, &section(before, socket->listener)->bind);
+    }
+}
+
 /* Takes a socket over from the generation before. What belongs to the moment of its making cannot change. */
 static int socket_keep(const struct maker *m, struct generation_socket *socket, struct generation_socket *old,
                        const struct config_listener *listener)
@@ -199,6 +224,11 @@ static int socket_keep(const struct maker *m, struct generation_socket *socket, 
     memcpy(socket->listeners, old->listeners, m->place->count * sizeof(struct listener *));
     memcpy(socket->text, old->text, sizeof socket->text);
     old->claimed = true;
+    if (socket->inherited < 0 && !tuned_alike(was, is) && socket_tune(socket, m->place->count, is) < 0) {
+        char why[256];
+        snprintf(why, sizeof why, "cannot change the socket %s: %s", socket->text, log_errno(errno).text);
+        return blame(m, listener, "address", why);
+    }
     return 0;
 }
 
@@ -346,20 +376,10 @@ struct generation *generation_new(struct config *config, struct generation *befo
     if (make_listeners(&m) == 0 && make_sockets(&m) == 0 && make_plans(&m) == 0)
         return generation;
     close_fresh(generation);
+    restore_kept(before);
     generation->config = NULL;
     generation_free(generation);
     return NULL;
-}
-
-/* What may change while a socket listens, changes. */
-static void tune_kept(const struct generation *generation)
-{
-    for (size_t i = 0; i < generation->socket_count; i++) {
-        const struct generation_socket *socket = &generation->sockets[i];
-        for (size_t w = 0; !socket->fresh && socket->inherited < 0 && w < generation->workers; w++)
-            if (listener_tune(socket->listeners[w], &section(generation, socket->listener)->bind) < 0)
-                log_event(LEVEL_WARNING, "socket option not set", log_text("address", socket->text), log_errno(errno));
-    }
 }
 
 /* Who has a ticket of a listener's TLS may go on with it. */
@@ -376,7 +396,6 @@ static void keep_tickets(const struct generation *generation)
 
 void generation_serve(struct generation *generation, const struct generation_place *place)
 {
-    tune_kept(generation);
     if (generation->before != NULL)
         keep_tickets(generation);
     for (size_t i = 0; i < place->count; i++) {

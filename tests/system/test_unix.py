@@ -99,10 +99,22 @@ class Rights(Folder):
         with Echod(echo=self.at) as d:
             os.remove(self.path)
             os.symlink(victim, self.path)
-            d.may_log('socket option not set')
-            d.reload(echo=self.at | dict(socket_mode='0666', socket_owner='nobody'))
+            d.reload_fails(r'/echod\.ini:\d+: address: cannot change the socket unix:.*: ',
+                           echo=self.at | dict(socket_mode='0666', socket_owner='nobody'))
             status = os.stat(victim)
             self.assertEqual((stat.S_IMODE(status.st_mode), status.st_uid), (0o600, os.getuid()))
+
+    def test_reload_changes_all_or_nothing(self):
+        """Rights that cannot be set undo those that were; a lost path is no matter to who wants nothing of it."""
+        first = os.path.join(self.folder, 'first')
+        old = dict(first=dict(address=f'unix:{first}'), second=self.at)
+        with Echod(**old) as d:
+            os.remove(self.path)
+            d.reload_fails(r'/echod\.ini:\d+: address: cannot change the socket unix:.*: No such file',
+                           first=old['first'] | dict(socket_mode='0666'), second=self.at | dict(socket_mode='0666'))
+            self.assertEqual(stat.S_IMODE(os.stat(first).st_mode), 0o660)
+            d.reload(first=old['first'] | dict(socket_mode='0666'), second=self.at)
+            self.assertEqual(stat.S_IMODE(os.stat(first).st_mode), 0o666)
 
     def test_settings(self):
         for key, value, want in (('socket_mode', '0888', 'not an octal number'),
