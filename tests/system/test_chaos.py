@@ -13,9 +13,11 @@ import socket
 import sys
 import threading
 import time
+import types
 import unittest
 
 from harness import (COMMAND, LAST, REQUEST, SLOW, Echod, connect, parse_answers, recv_all, reset)
+from transport import TRANSPORTS
 
 SECONDS = float(os.environ.get('ECHOD_CHAOS_SECONDS', '3'))
 SEED = int(os.environ.get('ECHOD_CHAOS_SEED', random.randrange(1 << 32)))
@@ -23,6 +25,11 @@ NOFILE = 500    # the hard limit stays above it
 
 BASE = dict(server=dict(threads=3, max_connections=400, log_level='info', access_log='@FOLDER@/log'),
             echo=dict(idle_timeout='300ms'), web=dict(header_timeout='100ms'), admin={})
+
+# Listeners that are reached in other ways; more ways than these change nothing.
+WAYS = {t.name: t for t in TRANSPORTS if t.name in ('tls13', 'unix-tls', 'proxy1', 'proxy2-tls')}
+BASE |= {name: t.keys(name, handler='greeting' if name == 'proxy2-tls' else 'echo', handshake_timeout='500ms')
+         for name, t in WAYS.items()}
 
 
 def configurations(rng):
@@ -34,6 +41,8 @@ def configurations(rng):
                                       dict(address_prefix_v4=8, max_connections_per_address=40)))
     sections['echo'] |= rng.choice(({}, dict(accept_rate=200), dict(max_connections=10), dict(idle_timeout='50ms')))
     sections['web'] |= rng.choice(({}, dict(greeting='{name}!'), dict(max_requests=2), dict(keepalive_timeout='20ms')))
+    sections['tls13'] |= rng.choice(({}, dict(tls_min_version='1.3'), dict(max_connections=5)))
+    sections['proxy1'] |= rng.choice(({}, dict(proxy_trusted='192.0.2.0/24')))
     for number in range(rng.randrange(3)):
         sections[f'more{rng.randrange(5)}'] = dict(handler=rng.choice(('echo', 'greeting', 'admin')))
     bad = rng.choice((None, None, None, ('server', dict(threads=2)), ('server', dict(access_log='/nonexistent/log')),
@@ -107,8 +116,11 @@ class Chaos(unittest.TestCase):
     def client(self, rng, addresses):
         name = rng.choice(list(addresses))
         try:
-            with connect(addresses[name]) as sock:
-                sock.settimeout(2 * SLOW)
+            with connect(addresses[name]) as raw:
+                raw.settimeout(2 * SLOW)
+                sock = raw
+                if name in WAYS and rng.random() < 0.8:
+                    sock = WAYS[name].connect(types.SimpleNamespace(connect=lambda _: raw), name)
                 (scrape if name == 'admin' else rng.choice(KINDS))(rng, sock)
                 if rng.random() < 0.3:
                     reset(sock)
@@ -153,7 +165,7 @@ class Chaos(unittest.TestCase):
                             'too few descriptors', 'cannot reopen'):
                 d.may_log(pattern)
             self.hard = resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE)[1]
-            addresses = {name: d.addr(name) for name in ('echo', 'web', 'admin')}
+            addresses = {name: d.addr(name) for name in BASE if name != 'server'}
             fds = d.fds()
             self.end = time.monotonic() + SECONDS
             for _ in range(12):
