@@ -171,31 +171,39 @@ static const struct row *row_find(int letter)
     return NULL;
 }
 
-/* Reads the options; sets *given's bit of each row. */
+/* Reads one option, and sets *given's bit of its row. */
+static int letter_parse(struct command *c, int letter, char **argv, uint64_t *given, char *err, size_t errlen)
+{
+    const struct row *row = row_find(letter);
+    char why[300];
+    if (row == NULL && optopt != 0 && optopt < ONLY_NAME && letter == '?' && strncmp(argv[optind - 1], "--", 2) != 0)
+        snprintf(err, errlen, "unknown option -%c", isprint(optopt) ? optopt : '?');
+    else if (row == NULL)
+        snprintf(err, errlen, "%s: %.100s", letter == ':' ? "an argument is missing" : "unknown option",
+                 argv[optind - 1]);
+    else if (row_parse(row, optarg, c, why, sizeof why) < 0)
+        snprintf(err, errlen, "--%s: %s", row->name, why);
+    else {
+        *given |= UINT64_C(1) << (row - rows);
+        return 0;
+    }
+    return -1;
+}
+
+/* Reads the options, those behind a wrong one too: the format in which it is told may be among them. */
 static int options_parse(struct command *c, int argc, char **argv, uint64_t *given, char *err, size_t errlen)
 {
     struct option names[ROWS + 1] = { 0 };
-    char letters[2 * ROWS + 2], why[300];
-    int letter;
+    char letters[2 * ROWS + 2], later[300];
+    int letter, result = 0;
     options_build(names, letters);
     opterr = 0;
-    while ((letter = getopt_long(argc, argv, letters, names, NULL)) != -1) {
-        const struct row *row = row_find(letter);
-        if (row == NULL && optopt != 0 && optopt < ONLY_NAME && letter == '?' &&
-            strncmp(argv[optind - 1], "--", 2) != 0)
-            snprintf(err, errlen, "unknown option -%c", isprint(optopt) ? optopt : '?');
-        else if (row == NULL)
-            snprintf(err, errlen, "%s: %.100s", letter == ':' ? "an argument is missing" : "unknown option",
-                     argv[optind - 1]);
-        else if (row_parse(row, optarg, c, why, sizeof why) < 0)
-            snprintf(err, errlen, "--%s: %s", row->name, why);
-        else {
-            *given |= UINT64_C(1) << (row - rows);
-            continue;
-        }
-        return -1;
-    }
-    return 0;
+    while ((letter = getopt_long(argc, argv, letters, names, NULL)) != -1)
+        if (result == 0)
+            result = letter_parse(c, letter, argv, given, err, errlen);
+        else
+            letter_parse(c, letter, argv, given, later, sizeof later); /* the first one is told */
+    return result;
 }
 
 /* --- What goes together */

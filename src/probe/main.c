@@ -33,15 +33,17 @@ static void open_standard_descriptors(void)
 int main(int argc, char **argv)
 {
     struct command command;
-    char err[1024];
-    int status = RUN_UNKNOWN;
+    char err[1024], why[sizeof err + 32];
+    int status;
     open_standard_descriptors();
-    if (command_parse(&command, argc, argv, err, sizeof err) < 0)
-        fprintf(stderr, "echoprobe: %s (--help lists the options)\n", err);
-    else if (command.help || command.version)
+    if (command_parse(&command, argc, argv, err, sizeof err) < 0) {
+        snprintf(why, sizeof why, "%s (--help lists the options)", err);
+        status = run_refuse(&command, why);
+    } else if (command.help || command.version) {
         status = print_and_exit(&command);
-    else
+    } else {
         status = run_command(&command);
+    }
     command_free(&command);
     return status;
 }

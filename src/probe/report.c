@@ -181,11 +181,18 @@ static void nagios_limit(FILE *out, int64_t limit)
     fputc(';', out);
 }
 
-/* The text without the bar, behind which the values begin. */
+/* The text without the bar, behind which the values begin, and without what ends the line. */
 static void nagios_text(FILE *out, const char *text)
 {
     for (const char *p = text; *p != '\0'; p++)
-        fputc(*p == '|' ? '_' : *p, out);
+        fputc(*p == '|' || (*p > 0 && *p < ' ') ? '_' : *p, out);
+}
+
+void report_unknown(FILE *out, const char *why)
+{
+    fputs("ECHOPROBE UNKNOWN - ", out);
+    nagios_text(out, why);
+    fputc('\n', out);
 }
 
 /* 'label'=value[unit];[warn];[crit];[min];[max]; a quote in a label is doubled. */

@@ -33,6 +33,9 @@ void report_json(const struct report *r, const struct summary *s);
 void report_nagios(const struct report *r, const struct summary *summaries, size_t count);
 void report_prometheus(const struct report *r, const struct summary *summaries, size_t count);
 
+/* Writes, for monitoring plugins, why nothing was probed. They show standard output alone. */
+void report_unknown(FILE *out, const char *why);
+
 /* Writes text as a JSON string, or (the same escapes) as a label of Prometheus, with its quotes. */
 void report_quote(FILE *out, const char *text);
 

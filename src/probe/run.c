@@ -161,10 +161,15 @@ static void on_libevent_log(int severity, const char *text)
         fprintf(stderr, "echoprobe: %s\n", text);
 }
 
-/* libevent gives up without asking where it cannot begin. */
+static bool is_plugin; /* for this callback, which takes no argument */
+
+/* libevent gives up without asking where it cannot begin, and has said why. */
 static void on_libevent_fatal(int error)
 {
     (void)error;
+    if (is_plugin)
+        report_unknown(stdout, "no event loop could be made");
+    fflush(stdout);
     _exit(RUN_UNKNOWN);
 }
 
@@ -352,16 +357,25 @@ static void run_free(struct run *r)
     }
 }
 
+int run_refuse(const struct command *command, const char *why)
+{
+    fprintf(stderr, "echoprobe: %s\n", why);
+    if (command->format == REPORT_NAGIOS)
+        report_unknown(stdout, why);
+    return RUN_UNKNOWN;
+}
+
 int run_command(const struct command *command)
 {
     struct run r = { .command = command };
     char err[512];
-    int status = RUN_UNKNOWN;
+    int status;
+    is_plugin = command->format == REPORT_NAGIOS;
     event_set_log_callback(on_libevent_log);
     event_set_fatal_callback(on_libevent_fatal);
     signal(SIGPIPE, SIG_IGN); /* OpenSSL writes without MSG_NOSIGNAL */
     if (run_prepare(&r, err, sizeof err) < 0 || run_start(&r) < 0) {
-        fprintf(stderr, "echoprobe: %s\n", err);
+        status = run_refuse(command, err);
     } else {
         event_base_dispatch(r.dialer.base);
         status = run_tell(&r);

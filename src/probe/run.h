@@ -7,6 +7,9 @@
 /* The exit status when nothing was probed; monitoring plugins call it unknown. */
 #define RUN_UNKNOWN 3
 
+/* Says why nothing is probed, on standard error, and for a monitoring plugin on standard output too. RUN_UNKNOWN. */
+int run_refuse(const struct command *command, const char *why);
+
 /*
  * Returns the exit status: the worst verdict, or RUN_UNKNOWN when it could not begin; then, and when its output could
  * not be written, which is critical, it has said why.

@@ -658,6 +658,23 @@ class Usage(unittest.TestCase):
             with self.subTest(args=args):
                 probe(*args).usage(self, text)
 
+    def test_nagios(self):
+        """A plugin's words are those on standard output, wherever its format stands on the command line."""
+        for args in ([], ['--foo', 'tcp://x'], ['-c', 'many', 'tcp://x'], ['tcp://x', '-c', '1', '--message=a', '--size=1'],
+                     ['ftp://a|b\nc'], ['tls://127.0.0.1:1', '--ca=/nowhere'], ['tcp://x', '-d', '1', '--hdrplot=/nowhere/x']):
+            for words in (['-f', 'nagios', *args], [*args, '--format=nagios']):
+                with self.subTest(words=words):
+                    done = probe(*words)
+                    why = done.err.removeprefix('echoprobe: ').removesuffix('\n').replace('|', '_').replace('\n', '_')
+                    self.assertEqual((done.status, done.out.decode()), (3, f'ECHOPROBE UNKNOWN - {why}\n'), done)
+                    self.assertGreater(len(why), 10)
+        for limit in range(3, 30):
+            done = probe('-f', 'nagios', 'tcp://x',
+                         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+            if done.status != 127:      # the loader could open the libraries
+                break
+        self.assertEqual((done.status, done.out), (3, b'ECHOPROBE UNKNOWN - no event loop could be made\n'), done)
+
     def test_help(self):
         text = probe('--help').succeeds(self).out.decode()
         self.assertRegex(text, r'\AUsage: echoprobe ')
