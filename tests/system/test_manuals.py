@@ -1,5 +1,6 @@
 """What --help, the manual pages and bash's completion say of the two programs is the same."""
 
+import json
 import os
 import re
 import shutil
@@ -8,7 +9,7 @@ import tempfile
 import unittest
 
 from harness import SOURCE, run
-from prober import probe
+from prober import HAVE_OPENSSL, Certificates, Server, answer, probe
 
 PROGRAMS = {'echod': 'echod.8', 'echoprobe': 'echoprobe.1'}
 
@@ -39,6 +40,79 @@ class Help(unittest.TestCase):
                 line for line in text.splitlines() if line.startswith('.It Fl')), re.M)
             want = {(letter or '', name) for name, (letter, _) in options(program).items()}
             self.assertEqual(set(found), want, program)
+
+
+def section(title):
+    """The items of a section or subsection of echoprobe(1), in their order: {name: (literal words, text)}"""
+    with open(os.path.join(SOURCE, 'src', 'echoprobe.1'), encoding='utf-8') as file:
+        text = re.search(rf'^\.S[hs] {title}\n(.*?)(?=^\.S[hs] )', file.read(), re.M | re.S)[1]
+    items = {}
+    for names, body in re.findall(r'^\.It Li (.*)\n((?:(?!\.It ).*\n)*)', text, re.M):
+        words = ' '.join(re.findall(r'^\.Li (.*)$', body, re.M))
+        items.update((name, (re.findall(r'\w+', words), body)) for name in names.split(' , '))
+    return items
+
+
+@unittest.skipUnless(HAVE_OPENSSL, 'no openssl')
+class Fields(unittest.TestCase):
+    """What echoprobe(1) says of JSON and Prometheus is what comes."""
+
+    @classmethod
+    def setUpClass(cls):
+        """What a server with all phases and a status gets said of it, and one that is not there."""
+        with Certificates() as certs:
+            certs.issue('good')
+            body = b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
+            with Server(answer(body), context=certs.context('good')) as server:
+                args = f'https://localhost:{server.port}/', 'unix:/nowhere/x', '--ca=' + certs.path('ca.pem')
+                modes = [], ['-c', '1'], ['-d', '0.1', '-r', '20']
+                cls.said = [[json.loads(line) for line in probe(*args, *mode, '--json').out.splitlines()] for mode in modes]
+                cls.metrics = [probe(*args, *mode, '-f', 'prometheus').out.decode() for mode in modes]
+
+    def check_order(self, said, page, left_out=()):
+        """The fields in the order of the page, all but those that it says are left out."""
+        self.assertEqual(list(said), [name for name in page if name not in left_out])
+
+    def test_json(self):
+        page = section('What a URL came to')
+        phases = [name for name in page if re.fullmatch('[a-z]+_ms', name) and name != 'latency_ms']
+        self.assertEqual(len(phases), 5)
+        for mode, lines in zip(('once', 'ping', 'load'), self.said):
+            good, bad = lines[-2:]
+            with self.subTest(mode=mode):
+                self.assertEqual((good['mode'], good['verdict'], bad['verdict']), (mode, 'ok', 'critical'), lines)
+                rate = [] if mode == 'load' else ['rate']
+                self.check_order(good, page, rate if mode == 'once' else rate + phases)
+                self.check_order(bad, page, [*rate, *phases, 'latency_ms', 'status'])
+                self.assertEqual(list(good['latency_ms']), page['latency_ms'][0])
+                self.assertEqual(list(bad['failures']), [bad['failure']])
+        self.assertEqual(page['mode'][0], ['once', 'ping', 'load'])
+        self.assertEqual(page['verdict'][0], ['ok', 'warning', 'critical'])
+
+    def test_json_of_a_probe(self):
+        page = section('One probe of a ping')
+        good, bad = sorted(self.said[1][:-2], key=lambda line: line['failure'] != 'none')
+        self.check_order(good, page)
+        self.assertLessEqual(set(bad), set(page))
+        self.assertLessEqual({'url', 'seq', 'failure', 'message'}, set(bad))
+
+    def test_metrics(self):
+        """Each metric with its second label, and the values of that."""
+        page = section('METRICS')
+        values = {'class': set(section('DIAGNOSTICS'))}
+        for label, metric in (('quantile', 'latency'), ('phase', 'phase')):
+            text = page[f'echoprobe_{metric}_seconds'][1].splitlines()[2]
+            values[label] = set(re.findall(r'\b(?:[\d.]*\d|resolve|connect|tls|first|done)\b', text))
+        for text in self.metrics:
+            samples = re.findall(r'^(\w+)\{url="[^"]+"(?:,(\w+)="([^"]+)")?\} ', text, re.M)
+            self.assertEqual(len(samples), sum(line[:1] != '#' for line in text.splitlines()))
+            self.assertLessEqual({name for name, _, _ in samples}, set(page))
+            for name, label, _ in samples:
+                self.assertEqual(page[name][0], [label] if label else [])
+            if 'echoprobe_phase_seconds{' in text:
+                self.assertEqual({name for name, _, _ in samples}, set(page))
+            for label in {label for _, label, _ in samples if label}:
+                self.assertEqual({value for _, which, value in samples if which == label}, values[label])
 
 
 @unittest.skipUnless(shutil.which('bash'), 'no bash')
