@@ -165,7 +165,15 @@ static void load_check_end(struct load *l, int64_t now)
 static void on_answered(void *arg, int64_t intended, int64_t now)
 {
     struct load *l = arg;
-    summary_success(l->summary, now - intended);
+    int64_t latency = now - intended, limit = l->settings->probe.timeout;
+    struct failure f = { 0 };
+    if (latency <= limit) {
+        summary_success(l->summary, latency);
+        return;
+    }
+    failure_set(&f, FAILURE_TIMEOUT, "answered, but not within %" PRId64 " ms of when it was to be sent",
+                limit / 1000000);
+    summary_late(l->summary, latency, &f);
 }
 
 static void on_ready(void *arg, struct lane *lane, int64_t now)

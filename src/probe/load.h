@@ -2,7 +2,8 @@
  * load: as many requests as one target answers, or as many as a rate says, over a number of connections for a time;
  * every byte of every answer is verified. At a rate a latency counts from when the request was to be sent, not from
  * when it could be: a server that stands still so delays all that should have been sent meanwhile, instead of hiding
- * it. What a server does not answer within the time limit, or what could not be sent in time, is lost.
+ * it. What is not answered within the time limit, which counts from the same moment, is lost. A connection is given
+ * up only when the server had a request for that long.
  *
  * One event loop; times are nanoseconds.
  */

@@ -310,7 +310,7 @@ void report_prometheus(const struct report *r, const struct summary *summaries, 
     metric_head(out, "failures", "gauge", "Those that failed, by the class of the failure.");
     for (size_t i = 0; i < count; i++)
         metric_failures(out, &summaries[i]);
-    metric_head(out, "latency_seconds", "summary", "Time of those that succeeded.");
+    metric_head(out, "latency_seconds", "summary", "Time of those that were answered, too late or not.");
     for (size_t i = 0; i < count; i++)
         metric_latencies(out, &summaries[i]);
     metric_head(out, "phase_seconds", "gauge", "Phases of the last probe that succeeded.");

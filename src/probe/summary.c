@@ -26,15 +26,26 @@ void summary_free(struct summary *s)
     s->latency = NULL;
 }
 
-void summary_success(struct summary *s, int64_t latency)
+static void latency_record(struct summary *s, int64_t latency)
 {
-    s->sent++;
     histogram_record(s->latency, latency);
     if (s->previous > 0) {
         s->jitter_sum += (double)(latency > s->previous ? latency - s->previous : s->previous - latency);
         s->jitter_count++;
     }
     s->previous = latency;
+}
+
+void summary_success(struct summary *s, int64_t latency)
+{
+    s->sent++;
+    latency_record(s, latency);
+}
+
+void summary_late(struct summary *s, int64_t latency, const struct failure *f)
+{
+    latency_record(s, latency);
+    summary_failure(s, f, 1);
 }
 
 void summary_failure(struct summary *s, const struct failure *f, uint64_t n)
@@ -47,7 +58,10 @@ void summary_failure(struct summary *s, const struct failure *f, uint64_t n)
 
 uint64_t summary_lost(const struct summary *s)
 {
-    return s->sent - s->latency->total;
+    uint64_t lost = 0;
+    for (unsigned i = FAILURE_NONE + 1; i < FAILURE_CLASSES; i++)
+        lost += s->failures[i];
+    return lost;
 }
 
 double summary_jitter(const struct summary *s)

@@ -23,13 +23,13 @@ struct thresholds {
 
 struct summary {
     const struct target *target;
-    struct histogram *latency; /* of those that succeeded */
+    struct histogram *latency; /* of those that succeeded, or were answered too late */
     uint64_t sent;             /* probes or requests that came to an end, one way or the other */
     uint64_t failures[FAILURE_CLASSES];
     struct failure first;       /* the first failure */
     struct probe_result phases; /* of the probe that succeeded last; its answer is NULL */
     unsigned status;            /* the last answer's, of HTTP */
-    int64_t previous;           /* latency of the success before; 0: none */
+    int64_t previous;           /* the latency before; 0: none */
     double jitter_sum;          /* of the differences between consecutive latencies */
     uint64_t jitter_count;
     int64_t elapsed;
@@ -42,6 +42,9 @@ void summary_free(struct summary *s);
 
 /* Counts one success. */
 void summary_success(struct summary *s, int64_t latency);
+
+/* Counts one failure whose only fault is its latency, which is so kept: else the slowest would be left out. */
+void summary_late(struct summary *s, int64_t latency, const struct failure *f);
 
 /* Counts n failures of one kind. */
 void summary_failure(struct summary *s, const struct failure *f, uint64_t n);

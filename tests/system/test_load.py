@@ -222,6 +222,24 @@ class Rates(unittest.TestCase):
             self.assertLess(done.seconds, 2 * max(SLOW, 2))
             self.assertRegex(done.err, r'\Aechoprobe: \S+: \d+ of 500 lost; the first: timeout: [^\n]*\n\Z')
 
+    def test_late_answers(self):
+        """One that had to wait for longer than the time limit is lost, however fast it was answered then."""
+        def handle(sock):
+            while data := sock.recv(64, socket.MSG_WAITALL):
+                threading.Event().wait(0.1)
+                sock.sendall(data)
+
+        limit = round(0.35 * SLOW, 2)
+        with Server(handle) as server:
+            done, said = load(server.url(), '-n', '1', '-r', '100', '-d', str(limit), '-t', str(limit))
+            # request number n is due after 10 n ms, and answered after 100 (n + 1) ms at the earliest
+            good = int((limit - 0.1) / 0.09) + 1
+            self.assertEqual((done.status, said['sent']), (2, round(100 * limit)), done)
+            self.assertGreaterEqual(said['lost'], said['sent'] - good)
+            self.assertEqual(said['failures'], {'timeout': said['lost']})
+            self.assertGreater(said['latency_ms']['max'], 1000 * limit)     # of those that were answered, but late
+            self.assertRegex(done.err, r': timeout: answered, but not within \d+ ms of when it was to be sent\n\Z')
+
     def test_stalled(self):
         with Server(hang) as server:
             done, said = load(server.url(), '-n', '2', '-r', '100', '-d', '0.3', '-t', '0.3')

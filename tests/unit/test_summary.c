@@ -56,6 +56,24 @@ START_TEST(test_failures)
 }
 END_TEST
 
+/* What came too late is lost, and its latency is not. */
+START_TEST(test_late)
+{
+    struct failure late = { FAILURE_TIMEOUT, "late" };
+    struct summary s = fresh();
+    summary_success(&s, MS);
+    summary_late(&s, 30 * MS, &late);
+    check(&s, &none, VERDICT_CRITICAL, "1 of 2 lost; the first: timeout: late");
+    ck_assert_uint_eq(summary_lost(&s), 1);
+    ck_assert_uint_eq(s.failures[FAILURE_TIMEOUT], 1);
+    ck_assert_uint_eq(s.sent, 2);
+    ck_assert_uint_eq(s.latency->total, 2);
+    ck_assert_int_eq(s.latency->max, 30 * MS);
+    ck_assert_double_eq_tol(summary_jitter(&s), 29e6, 1);
+    summary_free(&s);
+}
+END_TEST
+
 /* The mean of the differences between one and the next. */
 START_TEST(test_jitter)
 {
@@ -70,4 +88,4 @@ START_TEST(test_jitter)
 }
 END_TEST
 
-UNIT_MAIN("summary", test_thresholds, test_failures, test_jitter)
+UNIT_MAIN("summary", test_thresholds, test_failures, test_late, test_jitter)
