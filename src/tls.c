@@ -1,9 +1,7 @@
 #include "tls.h"
 
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
-#include <openssl/ui.h>
 #include <openssl/x509v3.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -57,24 +55,11 @@ const struct option_row tls_options[] = {
 
 /* --- Errors ----------------------------------------------------------------------------------------------------- */
 
-/* The text of one error of OpenSSL, or of the system. */
-static const char *error_text(unsigned long code, char buf[TLS_REASON])
-{
-    const char *reason = ERR_reason_error_string(code);
-    if (ERR_SYSTEM_ERROR(code))
-        reason = strerror_r(ERR_GET_REASON(code), buf, TLS_REASON);
-    if (reason == NULL)
-        ERR_error_string_n(code, buf, TLS_REASON);
-    else if (reason != buf)
-        snprintf(buf, TLS_REASON, "%s", reason);
-    return buf;
-}
-
 const char *tls_reason(const SSL *ssl, int error, char buf[TLS_REASON])
 {
     unsigned long code = ERR_get_error(); /* the first is the cause, those behind it say who passed it on */
     if (code != 0)
-        error_text(code, buf);
+        tlsfile_error_text(code, buf);
     else
         snprintf(buf, TLS_REASON, "%s", error != 0 ? strerror_r(error, buf, TLS_REASON) : "the peer hung up");
     size_t len = strlen(buf);
@@ -92,24 +77,6 @@ __attribute__((format(printf, 2, 3))) static int fail(const struct loading *l, c
     va_end(args);
     ERR_clear_error();
     return -1;
-}
-
-/* The ways in which OpenSSL says that a file has nothing of the kind in it. */
-static bool means_nothing(unsigned long code)
-{
-    int lib = ERR_GET_LIB(code), reason = ERR_GET_REASON(code);
-    return (lib == ERR_LIB_PEM && reason == PEM_R_NO_START_LINE) ||
-           (lib == ERR_LIB_OSSL_DECODER && reason == ERR_R_UNSUPPORTED) ||
-           (lib == ERR_LIB_X509 && reason == X509_R_NO_CERTIFICATE_OR_CRL_FOUND);
-}
-
-/* A file could not be used: says what it lacks, or else OpenSSL's reason. */
-static int fail_file(const struct loading *l, const char *key, const char *path, const char *lacks)
-{
-    char reason[TLS_REASON];
-    if (means_nothing(ERR_peek_error()))
-        return fail(l, "%s: \"%s\" has no %s in it", key, path, lacks);
-    return fail(l, "%s: \"%s\": %s", key, path, tls_reason(NULL, 0, reason));
 }
 
 /* --- Lists: files and ciphers ----------------------------------------------------------------------------------- */
@@ -201,34 +168,12 @@ static int on_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, c
     return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-/* Notes that a passphrase was asked for, and gives none; OpenSSL would ask on the terminal. */
-static int on_passphrase(char *buf, int size, int writing, void *asked)
-{
-    (void)writing;
-    if (size > 0)
-        buf[0] = '\0';
-    *(bool *)asked = true;
-    return -1;
-}
-
 /* --- One context ------------------------------------------------------------------------------------------------ */
 
 static int load_pair(const struct loading *l, SSL_CTX *context, const char *certificate, const char *key)
 {
-    bool asked = false;
-    if (SSL_CTX_use_certificate_chain_file(context, certificate) != 1)
-        return fail_file(l, "tls_certificate", certificate, "certificate");
-    SSL_CTX_set_default_passwd_cb(context, on_passphrase);
-    SSL_CTX_set_default_passwd_cb_userdata(context, &asked);
-    int used = SSL_CTX_use_PrivateKey_file(context, key, SSL_FILETYPE_PEM);
-    SSL_CTX_set_default_passwd_cb_userdata(context, NULL);
-    if (asked)
-        return fail(l, "tls_key: \"%s\" is encrypted, and nobody is there to give the passphrase", key);
-    if (used != 1 && ERR_GET_LIB(ERR_peek_error()) != ERR_LIB_X509)
-        return fail_file(l, "tls_key", key, "private key");
-    if (SSL_CTX_check_private_key(context) != 1)
-        return fail(l, "tls_key: \"%s\" is not the key of the certificate in \"%s\"", key, certificate);
-    return 0;
+    const struct tlsfile_pair pair = { "tls_certificate", certificate, "tls_key", key };
+    return tlsfile_load_pair(context, &pair, l->err, l->errlen);
 }
 
 static int load_client_ca(const struct loading *l, SSL_CTX *context)
@@ -239,7 +184,7 @@ static int load_client_ca(const struct loading *l, SSL_CTX *context)
     STACK_OF(X509_NAME) *names = SSL_load_client_CA_file(path);
     if (names == NULL || SSL_CTX_load_verify_file(context, path) != 1) {
         sk_X509_NAME_pop_free(names, X509_NAME_free);
-        return fail_file(l, "tls_client_ca", path, "certificate");
+        return tlsfile_refuse("tls_client_ca", path, "certificate", l->err, l->errlen);
     }
     SSL_CTX_set_client_CA_list(context, names);
     SSL_CTX_set_verify(
@@ -354,7 +299,7 @@ static void on_context_free(void *parent, void *data, CRYPTO_EX_DATA *all, int i
 /* Once for the process. */
 static void set_up(void)
 {
-    UI_set_default_method(UI_null()); /* whatever is encrypted in a file: nobody is asked on the terminal */
+    tlsfile_ask_nobody();
     owner_index = SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, on_context_free);
 }
 

@@ -10,13 +10,14 @@
 #define ECHOD_TLS_H
 
 #include "option.h"
+#include "tlsfile.h"
 
 #include <openssl/types.h>
 #include <stddef.h>
 #include <time.h>
 
-#define TLS_CERTIFICATES 32  /* at one listener */
-#define TLS_REASON       256 /* bytes that tls_reason() needs */
+#define TLS_CERTIFICATES 32             /* at one listener */
+#define TLS_REASON       TLSFILE_REASON /* bytes that tls_reason() needs */
 
 enum tls_verify { TLS_VERIFY_OFF, TLS_VERIFY_OPTIONAL, TLS_VERIFY_REQUIRED };
 enum tls_version { TLS_VERSION_1_2, TLS_VERSION_1_3 };

@@ -1,5 +1,7 @@
 #include "probe/tlsclient.h"
 
+#include "tlsfile.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <event2/bufferevent.h>
@@ -10,58 +12,33 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Why OpenSSL did not want a file: the first error says it, those behind it only where it was noticed. */
-static int load_error(const char *what, const char *path, char *err, size_t errlen)
-{
-    unsigned long code = ERR_peek_error();
-    const char *reason = ERR_SYSTEM_ERROR(code) ? failure_errno(ERR_GET_REASON(code)) : ERR_reason_error_string(code);
-    snprintf(err, errlen, "%s %s: %s", what, path, reason != NULL ? reason : "cannot be used");
-    ERR_clear_error();
-    return -1;
-}
-
 static int load_trust(SSL_CTX *ctx, const struct tlsclient_settings *settings, char *err, size_t errlen)
 {
     if (settings->ca == NULL)
         SSL_CTX_set_default_verify_paths(ctx);
     else if (SSL_CTX_load_verify_file(ctx, settings->ca) != 1)
-        return load_error("--ca", settings->ca, err, errlen);
+        return tlsfile_refuse("--ca", settings->ca, "certificate", err, errlen);
     SSL_CTX_set_verify(ctx, settings->insecure ? SSL_VERIFY_NONE : SSL_VERIFY_PEER, NULL);
     return 0;
-}
-
-/* No terminal is asked for a passphrase: a monitor has nobody to answer. */
-/* NOLINTNEXTLINE(readability-non-const-parameter): the type is given */
-static int no_passphrase(char *buf, int size, int writing, void *arg)
-{
-    (void)buf;
-    (void)size;
-    (void)writing;
-    (void)arg;
-    return -1;
 }
 
 static int load_identity(SSL_CTX *ctx, const struct tlsclient_settings *settings, char *err, size_t errlen)
 {
     const char *key = settings->key != NULL ? settings->key : settings->cert;
-    if (settings->cert == NULL)
-        return 0;
-    SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);
-    if (SSL_CTX_use_certificate_chain_file(ctx, settings->cert) != 1)
-        return load_error("--cert", settings->cert, err, errlen);
-    if (SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1)
-        return load_error("--key", key, err, errlen);
-    return 0;
+    const struct tlsfile_pair pair = { "--cert", settings->cert, settings->key != NULL ? "--key" : "--cert", key };
+    return settings->cert != NULL ? tlsfile_load_pair(ctx, &pair, err, errlen) : 0;
 }
 
 SSL_CTX *tlsclient_load(const struct tlsclient_settings *settings, char *err, size_t errlen)
 {
+    char reason[TLSFILE_REASON];
+    ERR_clear_error();
+    tlsfile_ask_nobody(); /* a monitor has nobody to answer */
     SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
     if (ctx == NULL) {
-        load_error("TLS", "does not start", err, errlen);
+        snprintf(err, errlen, "TLS does not start: %s", tlsfile_error_text(ERR_get_error(), reason));
         return NULL;
     }
-    ERR_clear_error();
     SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
     if (load_trust(ctx, settings, err, errlen) < 0 || load_identity(ctx, settings, err, errlen) < 0) {
         SSL_CTX_free(ctx);

@@ -743,9 +743,32 @@ class Tls(unittest.TestCase):
             self.assertRegex(done.err, r'\A[^\n]*: (tls|reset): [^\n]*\n\Z')
 
     def test_files(self):
-        probe('tls://127.0.0.1:1', '--ca=/nowhere').usage(self, '--ca /nowhere: No such file')
-        probe('tls://127.0.0.1:1', '--cert=' + self.certs.path('client.pem'),
-              '--key=' + self.certs.path('good.key')).usage(self, '--key .*: key values mismatch')
+        """What is wrong with one is said as clearly as the daemon says it, and nobody is asked for a passphrase."""
+        path = self.certs.path
+        cert, key, encrypted, locked = path('client.pem'), path('client.key'), path('encrypted.key'), path('locked.pem')
+        self.certs.openssl('pkey', '-in', key, '-aes128', '-passout', 'pass:secret', '-out', encrypted)
+        with open(cert, encoding='ascii') as file, open(locked, 'w', encoding='ascii') as made:
+            begin, rest = file.read().split('-----BEGIN CERTIFICATE-----\n', 1)
+            made.write(f'{begin}-----BEGIN CERTIFICATE-----\nProc-Type: 4,ENCRYPTED\n'
+                       f'DEK-Info: AES-128-CBC,{"0" * 32}\n\n{rest}')
+        for args, text in (
+                (['--ca=/nowhere'], '--ca: "/nowhere": No such file or directory'),
+                ([f'--ca={key}'], f'--ca: "{key}" has no certificate in it'),
+                ([f'--ca={locked}'], f'--ca: "{locked}": [a-z ]+'),
+                (['--cert=/nowhere'], '--cert: "/nowhere": No such file or directory'),
+                ([f'--cert={key}'], f'--cert: "{key}" has no certificate in it'),
+                ([f'--cert={locked}'], f'--cert: "{locked}": [a-z ]+'),
+                ([f'--cert={cert}'], f'--cert: "{cert}" has no private key in it'),
+                ([f'--cert={cert}', '--key=/nowhere'], '--key: "/nowhere": No such file or directory'),
+                ([f'--cert={cert}', f'--key={cert}'], f'--key: "{cert}" has no private key in it'),
+                ([f'--cert={cert}', f'--key={encrypted}'],
+                 f'--key: "{encrypted}" is encrypted, and nobody is there to give the passphrase'),
+                ([f'--cert={cert}', f'--key={path("good.key")}'],
+                 f'--key: "{path("good.key")}" is not the key of the certificate in "{cert}"')):
+            with self.subTest(args=args):
+                done = probe('tls://127.0.0.1:1', *args)
+                self.assertEqual((done.status, done.out), (3, b''), done)
+                self.assertRegex(done.err, rf'\Aechoprobe: {text}\n\Z')
 
     def test_no_tls(self):
         """What a server that does not speak it answers, and one that closes, resets or says nothing."""
