@@ -724,10 +724,10 @@ bool conn_open(struct conn_pool *pool, const struct conn_settings *settings, int
     return true;
 }
 
-/* Whether the handler is called when bytes come. */
+/* Whether bytes that come are for the handler, or for what is below it. */
 static bool conn_listens(const struct connection *c)
 {
-    return c->phase == PHASE_OPEN && c->output == NULL && !c->eof;
+    return c->phase <= PHASE_OPEN && c->output == NULL && !c->eof;
 }
 
 void conn_pool_announce(struct conn_pool *pool)
@@ -740,13 +740,13 @@ void conn_pool_announce(struct conn_pool *pool)
 void conn_pool_drain(struct conn_pool *pool)
 {
     conn_pool_announce(pool);
-    pool->drained = true;
     /* first what has come already: a request that waits in the socket is in flight */
     for (struct connection *c = pool->first, *next; c != NULL; c = next) {
         next = c->next;
         if (conn_listens(c))
             on_readable(conn_fd(c), EV_READ, c);
     }
+    pool->drained = true;
     for (struct connection *c = pool->first, *next; c != NULL; c = next) {
         /* conn_end() has taken off this list what it freed: NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
         next = c->next;

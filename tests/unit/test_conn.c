@@ -1652,22 +1652,27 @@ END_TEST
 /* A stop: who has said nothing is closed, who is in the middle of the header goes on, and is then told. */
 START_TEST(test_drain_in_the_header)
 {
-    static struct peer peers[2];
+    static struct peer peers[3];
     setup_proxy();
-    join(&peers[0]);
-    join(&peers[1]);
+    for (int i = 0; i < 3; i++)
+        join(&peers[i]);
     say_bytes(&peers[1], line, 10);
     turns(NULL, 3);
+    say(&peers[2], line); /* has come, and nobody has looked yet */
+    say(&peers[2], "hello");
     conn_pool_drain(&pool);
     until(&peers[0], peers[0].ended);
     ck_assert_int_eq(ended, 1);
+    until(&peers[2], peers[2].got == 5);
+    ck_assert_str_eq(trace, "open input(hello) drain ");
+    trace_len = 0;
     say(&peers[1], line + 10);
     say(&peers[1], "hello");
     until(&peers[1], peers[1].got == 5);
     ck_assert_str_eq(trace, "open input(hello) drain ");
     ck_assert(told.seen.draining);
-    leave(&peers[0]);
-    leave(&peers[1]);
+    for (int i = 0; i < 3; i++)
+        leave(&peers[i]);
     teardown();
 }
 END_TEST
