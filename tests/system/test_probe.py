@@ -668,6 +668,9 @@ class Usage(unittest.TestCase):
                     why = done.err.removeprefix('echoprobe: ').removesuffix('\n').replace('|', '_').replace('\n', '_')
                     self.assertEqual((done.status, done.out.decode()), (3, f'ECHOPROBE UNKNOWN - {why}\n'), done)
                     self.assertGreater(len(why), 10)
+
+    @unittest.skipIf(instrumented(), 'what instruments it needs descriptors too')
+    def test_nagios_without_descriptors(self):
         for limit in range(3, 30):
             done = probe('-f', 'nagios', 'tcp://x',
                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
