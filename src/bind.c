@@ -135,7 +135,9 @@ static int own_path(const struct bind_path *made, const struct bind_options *opt
         return give_up(&fd, 1);
     }
     snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-    if (fchownat(fd, "", options->owner, options->group, AT_EMPTY_PATH) < 0 || chmod(self, options->mode) < 0)
+    bool given = options->owner != (uid_t)-1 || options->group != (gid_t)-1; /* else a filter may forbid to ask */
+    if ((given && fchownat(fd, "", options->owner, options->group, AT_EMPTY_PATH) < 0) ||
+        chmod(self, options->mode) < 0)
         return give_up(&fd, 1);
     close(fd);
     return 0;
