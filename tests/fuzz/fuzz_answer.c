@@ -3,6 +3,8 @@
  * byte, and in parts of changing length: they must come to the same verdict, sentence, head, body and end. Input that
  * begins with "url:" is a URL instead: what is accepted must be fit to be sent.
  */
+#include "must.h"
+
 #include "probe/answer.h"
 #include "text.h"
 
@@ -10,14 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define must(condition)                                                     \
-    do {                                                                    \
-        if (!(condition)) {                                                 \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-            abort();                                                        \
-        }                                                                   \
-    } while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

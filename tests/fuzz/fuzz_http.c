@@ -3,16 +3,10 @@
  * in parts of changing length, they must come to the same output, verdict and time limit; and nothing may follow an
  * answer that closes.
  */
+#include "must.h"
+
 #include <stdio.h>
 #include <stdlib.h>
-
-#define must(condition)                                                     \
-    do {                                                                    \
-        if (!(condition)) {                                                 \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-            abort();                                                        \
-        }                                                                   \
-    } while (0)
 
 /* What tests/unit/feed.h takes from Check */
 #define ck_assert(condition) must(condition)

@@ -2,6 +2,8 @@
  * fuzz_proxy: any bytes as the header of the PROXY protocol. However they are split the verdict is the same, and it
  * stays; a header that is accepted ends where it says; what it tells is told again when it is written anew.
  */
+#include "must.h"
+
 #include "proxy.h"
 
 #include <arpa/inet.h>
@@ -9,14 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define must(condition)                                                     \
-    do {                                                                    \
-        if (!(condition)) {                                                 \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-            abort();                                                        \
-        }                                                                   \
-    } while (0)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -488,6 +488,16 @@ def recv_same(sock, want, eof=True):
         raise AssertionError(f'{len(want)} bytes, then {more!r}')
 
 
+def echoes(sock, data=b'x'):
+    """True if the connection is served, False if it was closed."""
+    try:
+        sock.sendall(data)
+        recv_same(sock, data, eof=False)
+    except (ConnectionError, AssertionError):
+        return False
+    return True
+
+
 class Sender(threading.Thread):
     """Sends from a thread of its own, then half-closes; finish() raises what went wrong there."""
 

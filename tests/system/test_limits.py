@@ -6,19 +6,10 @@ import threading
 import time
 import unittest
 
-from harness import (COMMAND, SLOW, TIMEOUT, Echod, connect, instrumented, recv_all, recv_same, silent, wait_until)
+from harness import (COMMAND, SLOW, TIMEOUT, Echod, connect, echoes, instrumented, recv_all, recv_same, silent,
+                     wait_until)
 
 QUIET = 5       # seconds without a refusal that end an episode
-
-
-def echoes(sock, data=b'x'):
-    """True if the connection is served, False if it was closed."""
-    try:
-        sock.sendall(data)
-        recv_same(sock, data, eof=False)
-    except (ConnectionError, AssertionError):
-        return False
-    return True
 
 
 def connect_from(source, address):

@@ -11,9 +11,9 @@ import tempfile
 import time
 import unittest
 
-from harness import (COMMAND, REQUEST, SLOW, TIMEOUT, Clients, Echod, body, connect, fill, header, ini, instrumented,
-                     parse_answers, parse_line, recv_all, recv_same, run, run_ini, silent, stopped_worker, talk_echo,
-                     talk_once, wait_until)
+from harness import (COMMAND, REQUEST, SLOW, TIMEOUT, Clients, Echod, body, connect, echoes, fill, header, ini,
+                     instrumented, parse_answers, parse_line, recv_all, recv_same, run, run_ini, silent,
+                     stopped_worker, talk_echo, talk_once, wait_until)
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -24,16 +24,6 @@ def gone(sock):
         return sock.recv(1) == b''
     except ConnectionError:
         return True
-
-
-def echoes(sock, data=b'x'):
-    """True if the connection is served, False if it was closed."""
-    try:
-        sock.sendall(data)
-        recv_same(sock, data, eof=False)
-    except (ConnectionError, AssertionError):
-        return False
-    return True
 
 
 class CommandLine(unittest.TestCase):
