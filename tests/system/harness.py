@@ -552,6 +552,25 @@ def silent(sock, seconds):
         raise AssertionError(f'not silent: {sock.recv(1000)!r}')
 
 
+def trickle(sock, data, pause):
+    """Sends a byte a PAUSE (seconds; 0: waits instead) until the peer closes, which it must before DATA ends."""
+    sock.settimeout(pause or TIMEOUT)
+    for byte in data:
+        try:
+            got = sock.recv(100)
+        except TimeoutError:
+            sock.sendall(bytes([byte]))
+        except ConnectionResetError:    # a byte has crossed the end
+            if pause:
+                return
+            raise
+        else:
+            if got:
+                raise AssertionError(f'answered: {got!r}')
+            return
+    raise AssertionError('not closed')
+
+
 # HTTP answers
 
 Answer = collections.namedtuple('Answer', 'status headers body')
