@@ -211,12 +211,20 @@ int bind_listen_unix(const char *path, const struct bind_options *options, int *
     return 0;
 }
 
-void bind_unlink(const struct bind_path *made)
+bool bind_stands(const struct bind_path *made)
 {
     struct stat status;
     int error = errno;
-    if (made->path[0] != '\0' && lstat(made->path, &status) == 0 && status.st_dev == made->device &&
-        status.st_ino == made->inode)
+    bool stands = made->path[0] == '\0' ||
+                  (lstat(made->path, &status) == 0 && status.st_dev == made->device && status.st_ino == made->inode);
+    errno = error;
+    return stands;
+}
+
+void bind_unlink(const struct bind_path *made)
+{
+    int error = errno;
+    if (made->path[0] != '\0' && bind_stands(made))
         unlink(made->path);
     errno = error;
 }

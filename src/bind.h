@@ -1,6 +1,6 @@
 /*
  * bind: listening sockets: where they are bound, what their connections inherit, and the paths of unix sockets. All are
- * non-blocking and closed on exec. Used by the server's thread, but for bind_unlink().
+ * non-blocking and closed on exec. Used by the server's thread but where it says so.
  */
 #ifndef ECHOD_BIND_H
 #define ECHOD_BIND_H
@@ -44,6 +44,9 @@ int bind_tune(int fd, const struct bind_path *made, const struct bind_options *o
  */
 int bind_listen_unix(const char *path, const struct bind_options *options, int *fds, size_t count,
                      struct bind_path *made);
+
+/* True unless somebody has removed the path, or put another file there. From any thread. */
+bool bind_stands(const struct bind_path *made);
 
 /* Removes a path if it is still the socket that was made there. From any thread. */
 void bind_unlink(const struct bind_path *made);

@@ -165,7 +165,7 @@ static bool socket_fits(const struct generation *before, const struct generation
     if (old->inherited >= 0)
         return true;
     if (a->path != NULL)
-        return strcmp(a->path, b->path) == 0;
+        return strcmp(a->path, b->path) == 0 && listener_stands(old->listeners[0]);
     return a->address.len == b->address.len && memcmp(&a->address.sa, &b->address.sa, a->address.len) == 0 &&
            (address_port(&a->address) != 0 || strcmp(section(before, old->listener)->name, listener) == 0);
 }

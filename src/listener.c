@@ -209,6 +209,11 @@ int listener_tune(const struct listener *listener, const struct bind_options *op
     return bind_tune(listener->fd, &listener->path, options);
 }
 
+bool listener_stands(const struct listener *listener)
+{
+    return bind_stands(&listener->path);
+}
+
 void listener_close(struct listener *listener)
 {
     if (listener == NULL)

@@ -48,6 +48,9 @@ struct listener *listener_new(int fd, bool inherited, const struct bind_path *pa
 /* Sets the options that may change while it listens. 0, or -1 with errno. */
 int listener_tune(const struct listener *listener, const struct bind_options *options);
 
+/* True unless it has a path which somebody removed, so that no client finds it. */
+bool listener_stands(const struct listener *listener);
+
 /* Starts to accept, in the thread of the pool. 0, or -1 when the system failed. */
 int listener_start(struct listener *listener, struct conn_pool *pool, const struct listener_terms *terms);
 

@@ -99,20 +99,22 @@ class Rights(Folder):
         with Echod(echo=self.at) as d:
             os.remove(self.path)
             os.symlink(victim, self.path)
-            d.reload_fails(r'/echod\.ini:\d+: address: cannot change the socket unix:.*: ',
+            d.reload_fails(r'/echod\.ini:\d+: address: cannot listen on unix:.*: File exists',
                            echo=self.at | dict(socket_mode='0666', socket_owner='nobody'))
             status = os.stat(victim)
             self.assertEqual((stat.S_IMODE(status.st_mode), status.st_uid), (0o600, os.getuid()))
 
     def test_reload_changes_all_or_nothing(self):
-        """Rights that cannot be set undo those that were; a lost path is no matter to who wants nothing of it."""
+        """What cannot be made undoes the rights that were set."""
         first = os.path.join(self.folder, 'first')
         old = dict(first=dict(address=f'unix:{first}'), second=self.at)
         with Echod(**old) as d:
             os.remove(self.path)
-            d.reload_fails(r'/echod\.ini:\d+: address: cannot change the socket unix:.*: No such file',
+            os.mkdir(self.path)
+            d.reload_fails(r'/echod\.ini:\d+: address: cannot listen on unix:.*: File exists',
                            first=old['first'] | dict(socket_mode='0666'), second=self.at | dict(socket_mode='0666'))
             self.assertEqual(stat.S_IMODE(os.stat(first).st_mode), 0o660)
+            os.rmdir(self.path)
             d.reload(first=old['first'] | dict(socket_mode='0666'), second=self.at)
             self.assertEqual(stat.S_IMODE(os.stat(first).st_mode), 0o666)
 
@@ -309,6 +311,18 @@ class Ends(Folder):
         """A path that somebody removed does no harm at the end."""
         with Echod(echo=self.at):
             os.remove(self.path)
+
+    def test_lost_comes_back(self):
+        """A reload makes it anew; what came before it was lost lives on."""
+        with Echod(server=dict(threads=2), echo=self.at) as d, d.connect('echo') as sock:
+            sock.sendall(b'x')
+            recv_same(sock, b'x', eof=False)
+            os.remove(self.path)
+            d.reload(server=dict(threads=2), echo=self.at)
+            echoed(d, self.path)
+            sock.sendall(b'y')
+            recv_same(sock, b'y', eof=False)
+        self.assertFalse(os.path.lexists(self.path))
 
     def test_two_at_once(self):
         """Of daemons that start on a stale path at one moment, one serves, and the others take nothing from it."""

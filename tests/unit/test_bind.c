@@ -224,13 +224,16 @@ START_TEST(test_unix_replaced)
     options.mode = 0600;
     ck_assert_int_eq(bind_tune(fd, &made, &options), 0);
     ck_assert_uint_eq(mode_of_path(), 0600);
+    ck_assert(bind_stands(&made));
     unlink(path);
+    ck_assert(!bind_stands(&made));
     ck_assert_int_eq(bind_tune(fd, &made, &options), -1);
     ck_assert_int_eq(errno, ENOENT);
     int other = other_socket(false);
     ck_assert_int_eq(chmod(path, 0640), 0);
     ck_assert_int_eq(bind_tune(fd, &made, &options), -1);
     ck_assert_int_eq(errno, ESTALE);
+    ck_assert(!bind_stands(&made));
     ck_assert_uint_eq(mode_of_path(), 0640);
     bind_unlink(&made);
     ck_assert(exists());
@@ -268,6 +271,7 @@ START_TEST(test_unix_abstract)
     ck_assert_int_eq(bind_listen_unix(name, &defaults, fds, MANY, &made), 0);
     ck_assert_str_eq(made.path, "");
     ck_assert_int_eq(bind_tune(fds[0], &made, &defaults), 0);
+    ck_assert(bind_stands(&made));
     bind_unlink(&made);
     ck_assert_int_eq(bind_listen_unix(name, &defaults, &fd, 1, &made), -1);
     ck_assert_int_eq(errno, EADDRINUSE);
