@@ -174,8 +174,10 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
     (void)what;
     if (healthy)
         systemd_notify("WATCHDOG=1");
-    else if (!server->stuck)
+    if (!healthy && !server->stuck)
         log_event(LEVEL_ERROR, "an event loop stands still", log_duration("since", STUCK));
+    else if (healthy && server->stuck)
+        log_event(LEVEL_NOTICE, "the event loops turn again", log_number("threads", server->worker_count));
     server->stuck = !healthy;
     if (healthy && server->stop != STOP_NONE) /* a loop that stands still would never end */
         systemd_notify("EXTEND_TIMEOUT_USEC=%d", EXTEND);

@@ -89,6 +89,7 @@ class Told(unittest.TestCase):
     def test_signal_at_start(self):
         """A reload that is asked for before the first configuration is in force comes after it."""
         def ask():
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)    # nohup(1), around the tests, ignores it
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
             os.kill(os.getpid(), signal.SIGHUP)
         with Echod(notified=True, setup=ask, echo={}) as d:
@@ -150,6 +151,7 @@ class Told(unittest.TestCase):
                     self.none_in_a_tick(d, 'WATCHDOG')
                 self.none_in_a_tick(stopping, 'EXTEND_TIMEOUT_USEC')
             stuck.wait_told(len(stuck.told), WATCHDOG='1')
+            stuck.wait_log('the event loops turn again')
             stopping.wait()
             number, fields = drained.wait_told(WATCHDOG='1')
             while fields['at'] - start['at'] < STUCK + 1:
