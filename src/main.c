@@ -50,7 +50,7 @@ static void print_error(void *arg, bool warning, const char *line)
 
 /* What the command line asks for. */
 struct command {
-    const char *path; /* NULL: the default */
+    const char *path; /* NULL: the default file, if there is one */
     bool test, dump, version, help;
 };
 
@@ -89,17 +89,16 @@ static int command_parse(struct command *command, int argc, char **argv)
     return -1;
 }
 
-/* The configuration of the command line: its file, else the default file, else (NULL) the built-in defaults. */
-static const char *command_config(const struct command *command)
+/*
+ * The configuration of the command line: its file, else the default file, else the built-in defaults. Once it was a file
+ * it stays that file: a reload that does not find it fails, and does not serve the defaults instead.
+ */
+static struct config *load(void *arg, config_report *report, void *report_arg)
 {
-    if (command->path != NULL)
-        return command->path;
-    return access(DEFAULT_CONFIG, F_OK) == 0 || errno != ENOENT ? DEFAULT_CONFIG : NULL;
-}
-
-static struct config *load(void *command, config_report *report, void *report_arg)
-{
-    return config_load(command_config(command), builtin, handlers, report, report_arg);
+    struct command *command = arg;
+    if (command->path == NULL && (access(DEFAULT_CONFIG, F_OK) == 0 || errno != ENOENT))
+        command->path = DEFAULT_CONFIG;
+    return config_load(command->path, builtin, handlers, report, report_arg);
 }
 
 /* A socket must not become what somebody takes for standard error. */

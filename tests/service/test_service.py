@@ -383,6 +383,14 @@ class Reload(ServiceTest):
         self.wait_status(f'{CONFIG}:{line}: ')
         self.assert_failed(f'{CONFIG}:{line}: ')
 
+    def test_configuration_gone(self):
+        """The built-in defaults do not take the place of a file that was there."""
+        self.start()
+        os.remove(CONFIG)
+        systemctl('reload', 'echod.service')
+        self.wait_said(f'^reload failed .*{CONFIG}')
+        self.assert_failed(f'{CONFIG}:0: ')
+
     def test_address_taken(self):
         """What only the running daemon can find out."""
         self.start()
