@@ -378,14 +378,20 @@ static llhttp_errno_t llhttp_read(struct reading *r, const char *p, size_t len)
     return error;
 }
 
+/* The request line lies in p. */
+static void line_read(const struct http_parser *parser, const char *p, struct http_request *request)
+{
+    size_t begin = p[0] == '\r' ? 2 : 0, version = parser->fields_begin - strlen(" HTTP/1.1\r\n");
+    request->method = (struct bytes){ .data = p + begin, .len = parser->target_begin - 1 - begin };
+    request->target = (struct bytes){ .data = p + parser->target_begin, .len = version - parser->target_begin };
+}
+
 /* The whole head lies in p: takes it apart. */
 static enum http_parsed head_read(struct http_parser *parser, const struct http_limits *limits, const char *p,
                                   struct http_request *request)
 {
     struct reading r = { .hosts = 0 };
-    size_t begin = p[0] == '\r' ? 2 : 0, version = parser->fields_begin - strlen(" HTTP/1.1\r\n");
-    request->method = (struct bytes){ .data = p + begin, .len = parser->target_begin - 1 - begin };
-    request->target = (struct bytes){ .data = p + parser->target_begin, .len = version - parser->target_begin };
+    line_read(parser, p, request);
     request->fields = (struct bytes){ .data = p + parser->fields_begin,
                                       .len = parser->scanned - parser->fields_begin - strlen("\r\n") };
     llhttp_errno_t error = llhttp_read(&r, p, parser->scanned);
@@ -407,8 +413,12 @@ enum http_parsed http_parser_head(struct http_parser *parser, const struct http_
         gate_line(parser, limits, p, in->len);
     bool complete =
         parser->gate >= GATE_FIELD && parser->refusal.status == 0 && gate_fields(parser, limits, p, in->len);
-    if (parser->refusal.status != 0)
+    if (parser->refusal.status != 0) {
+        *request = (struct http_request){ 0 };
+        if (parser->gate >= GATE_FIELD)
+            line_read(parser, in->data, request);
         return HTTP_REFUSED;
+    }
     if (!complete)
         return HTTP_MORE;
     enum http_parsed parsed = head_read(parser, limits, in->data, request);

@@ -40,9 +40,15 @@ static void log_request(const struct http_session *s, const struct conn *conn, c
                         unsigned status, size_t length)
 {
     char peer[ADDRESS_TEXT], told[ADDRESS_TEXT];
-    struct bytes agent = request != NULL ? http_request_field(request, "user-agent") : (struct bytes){ 0 };
-    struct bytes method = request != NULL ? request->method : (struct bytes){ .data = "-", .len = 1 };
-    struct bytes target = request != NULL ? request->target : (struct bytes){ .data = "-", .len = 1 };
+    static const struct http_request unknown = { 0 };
+    static const struct bytes none = { .data = "-", .len = 1 };
+    if (request == NULL)
+        request = &unknown;
+    struct bytes agent = http_request_field(request, "user-agent");
+    struct bytes method = request->method.len > 0 ? request->method : none;
+    struct bytes target = request->target.len > 0 ? request->target : none;
+    if (agent.len == 0)
+        agent = none;
     const struct log_field fields[] = {
         log_text("listener", conn->context->listener),
         log_text("peer", address_format(&conn->peer, peer)),
@@ -51,14 +57,14 @@ static void log_request(const struct http_session *s, const struct conn *conn, c
         log_number("bytes", length),
         log_duration("duration", deadline_now() - (s->began != 0 ? s->began : conn->now)),
         log_bytes("target", target.data, target.len < 1024 ? target.len : 1024),
-        log_bytes("agent", agent.len > 0 ? agent.data : "-", agent.len > 0 ? agent.len < 256 ? agent.len : 256 : 1),
+        log_bytes("agent", agent.data, agent.len < 256 ? agent.len : 256),
         conn->told.len > 0 ? log_text("told", address_format(&conn->told, told)) : (struct log_field){ 0 },
         { 0 },
     };
     access_write(conn->context->access, fields);
 }
 
-/* An answer goes into the counts and into the access log. request NULL: it was not understood. */
+/* An answer goes into the counts and into the access log. request: what is known of it, or NULL. */
 static void record(struct http_session *s, const struct conn *conn, const struct http_request *request, unsigned status,
                    size_t length)
 {
@@ -80,8 +86,12 @@ static void record_durations(struct http_session *s, const struct conn *conn)
     s->answered = 0;
 }
 
-/* Says why, and closes: nothing that follows on this connection is read as a request. */
-static enum step refuse(struct http_session *s, struct conn *conn, struct http_refusal refusal, struct output *out)
+/*
+ * Says why, and closes: nothing that follows on this connection is read as a request. request: what is known of it, or
+ * NULL.
+ */
+static enum step refuse(struct http_session *s, struct conn *conn, const struct http_request *request,
+                        struct http_refusal refusal, struct output *out)
 {
     struct http_reply reply;
     char text[256];
@@ -89,7 +99,7 @@ static enum step refuse(struct http_session *s, struct conn *conn, struct http_r
     http_reply_init(&reply, refusal.status);
     http_reply_add(&reply, (struct bytes){ .data = text, .len = (size_t)len });
     http_reply_send(&reply, HTTP_CONNECTION_CLOSE, s->parser.head, out);
-    record(s, conn, NULL, refusal.status, s->parser.head ? 0 : reply.length);
+    record(s, conn, request, refusal.status, s->parser.head ? 0 : reply.length);
     return STEP_FINISH;
 }
 
@@ -198,12 +208,22 @@ static enum step hold(struct http_session *s, struct conn *conn, struct bytes he
     static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
     s->held = malloc(sizeof *s->held + head.len);
     if (s->held == NULL)
-        return refuse(s, conn, (struct http_refusal){ 500, "out of memory" }, out);
+        return refuse(s, conn, request, (struct http_refusal){ 500, "out of memory" }, out);
     s->held->len = head.len;
     memcpy(s->held->head, head.data, head.len);
     if (request->expect)
         output_copy(out, go_on, sizeof go_on - 1);
     return STEP_NEXT;
+}
+
+/* The request that waits for its body, taken apart again into *request; NULL when there is none, or no memory. */
+static const struct http_request *held_request(const struct http_session *s, struct http_request *request)
+{
+    struct http_parser parser = { .scanned = 0 };
+    if (s->held == NULL)
+        return NULL;
+    struct bytes head = { .data = s->held->head, .len = s->held->len };
+    return http_parser_head(&parser, limits_of(s), &head, request) == HTTP_COMPLETE ? request : NULL;
 }
 
 static enum http_parsed recall_head(const struct http_limits *limits, struct bytes *in, struct http_request *request)
@@ -254,7 +274,7 @@ static enum step take_head(struct http_session *s, struct conn *conn, struct byt
             s->began = 0; /* that was an empty line */
         return STEP_MORE;
     case HTTP_REFUSED:
-        return refuse(s, conn, s->parser.refusal, out);
+        return refuse(s, conn, &request, s->parser.refusal, out);
     default:
         head.len -= in->len;
         return request.body ? hold(s, conn, head, &request, out) : answer(s, conn, &request, out);
@@ -263,22 +283,19 @@ static enum step take_head(struct http_session *s, struct conn *conn, struct byt
 
 static enum step take_body(struct http_session *s, struct conn *conn, struct bytes *in, struct output *out)
 {
-    struct bytes head = { .data = s->held->head, .len = s->held->len };
-    struct http_parser parser = { .scanned = 0 };
     struct http_request request;
-    enum step step;
-    switch (http_parser_body(&s->parser, limits_of(s), in)) {
-    case HTTP_MORE:
+    enum http_parsed parsed = http_parser_body(&s->parser, limits_of(s), in);
+    if (parsed == HTTP_MORE)
         return STEP_MORE;
-    case HTTP_REFUSED:
-        return refuse(s, conn, s->parser.refusal, out);
-    default:
-        http_parser_head(&parser, limits_of(s), &head, &request); /* it was complete when it was held */
-        step = answer(s, conn, &request, out);
-        free(s->held);
-        s->held = NULL;
-        return step;
-    }
+    const struct http_request *held = held_request(s, &request);
+    if (parsed == HTTP_REFUSED)
+        return refuse(s, conn, held, s->parser.refusal, out);
+    if (held == NULL)
+        return refuse(s, conn, NULL, (struct http_refusal){ 500, "out of memory" }, out);
+    enum step step = answer(s, conn, held, out);
+    free(s->held);
+    s->held = NULL;
+    return step;
 }
 
 /* Lets the time limit run that fits what is waited for; one that runs already runs on. */
@@ -326,8 +343,9 @@ enum handler_next http_session_input(struct conn *conn, void *state, struct byte
 enum handler_next http_session_eof(struct conn *conn, void *state, struct output *out)
 {
     struct http_session *s = state;
+    struct http_request request;
     if (s->phase == PHASE_HEAD || s->phase == PHASE_BODY)
-        refuse(s, conn, (struct http_refusal){ 400, "the request is incomplete" }, out);
+        refuse(s, conn, held_request(s, &request), (struct http_refusal){ 400, "the request is incomplete" }, out);
     record_durations(s, conn);
     return HANDLER_FINISH;
 }
@@ -335,8 +353,10 @@ enum handler_next http_session_eof(struct conn *conn, void *state, struct output
 enum handler_next http_session_expire(struct conn *conn, void *state, struct output *out)
 {
     struct http_session *s = state;
+    struct http_request request;
     if (s->phase != PHASE_IDLE)
-        refuse(s, conn, (struct http_refusal){ 408, "the rest of the request did not come in time" }, out);
+        refuse(s, conn, held_request(s, &request),
+               (struct http_refusal){ 408, "the rest of the request did not come in time" }, out);
     record_durations(s, conn);
     return HANDLER_FINISH;
 }

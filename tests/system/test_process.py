@@ -448,6 +448,36 @@ class AccessLog(unittest.TestCase):
                 self.check(lines[:len(self.ASKED)])
                 self.check(lines[len(self.ASKED):])
 
+    def test_refused(self):
+        """As much as is known of the request."""
+        short = f'{round(400 * SLOW)}ms'
+        web = dict(max_target=64, max_body=10, max_header_size=256, header_timeout=short, body_timeout=short)
+        put = b'PUT /put HTTP/1.1\r\nHost: a\r\nUser-Agent: me\r\n'
+        cases = ((put + b'Content-Length: 11\r\n\r\n', ('PUT', '413', '/put', 'me')),
+                 (put + b'Transfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n', ('PUT', '413', '/put', 'me')),
+                 (put + b'Transfer-Encoding: chunked\r\n\r\nx', ('PUT', '400', '/put', 'me')),
+                 (put + b'Content-Length: 5\r\n\r\n', ('PUT', '408', '/put', 'me')),
+                 (b'GET /alone HTTP/1.1\r\nUser-Agent: me\r\n\r\n', ('GET', '400', '/alone', 'me')),
+                 (b'BREW /pot HTTP/1.1\r\nHost: a\r\n\r\n', ('BREW', '501', '/pot', '-')),
+                 (b'GET /bad HTTP/1.1\r\nUser-Agent: me\r\nHost\r\n\r\n', ('GET', '400', '/bad', '-')),
+                 (b'\r\nGET /big HTTP/1.1\r\nX: ' + b'x' * 300, ('GET', '431', '/big', '-')),
+                 (b'GET /' + b'x' * 70, ('-', '414', '-', '-')),
+                 (b'GET / HTTP/1.2\r\n', ('-', '505', '-', '-')),
+                 (b'GET / HTTP/1.1\r\nHo', ('-', '408', '-', '-')))
+        with Echod(server=dict(access_log='stderr'), web=web) as d:
+            for number, (sent, want) in enumerate(cases, 1):
+                with self.subTest(sent=sent), d.connect('web') as sock:
+                    sock.sendall(sent)
+                    self.assertEqual(str(parse_answers(recv_all(sock))[0].status), want[1])
+                    line = d.wait_log('request', number)
+                    self.assertEqual(tuple(line.fields[key] for key in ('method', 'status', 'target', 'agent')), want)
+            with d.connect('web') as sock:
+                sock.sendall(put + b'Content-Length: 5\r\n\r\n1')
+                sock.shutdown(socket.SHUT_WR)
+                recv_all(sock)
+            fields = d.wait_log('request', len(cases) + 1).fields
+            self.assertEqual((fields['status'], fields['target']), ('400', '/put'))
+
     def test_silent(self):
         """Health checks that only connect leave no line, but at debug."""
         with Echod(server=dict(log_level='info', access_log='stderr')) as d:
