@@ -161,18 +161,21 @@ static int bind_path(int fd, const struct sockaddr_un *un, socklen_t len, const 
 
 /*
  * Of two processes that replace a path at one moment, one waits: the other holds an abstract name made of the path. Who
- * holds it for a second is neither, and nobody to wait for. The descriptor, or -1.
+ * holds names for longer than a second, in the life of this process, is none of these, and nobody to wait for. The
+ * descriptor, or -1.
  */
 static int lock_path(const char *path)
 {
+    static int tries = 0;
     struct sockaddr_un un;
     char name[sizeof un.sun_path];
-    int fd = open_unix(), tries = 0;
+    int fd = open_unix();
     snprintf(name, sizeof name, "@echod-bind:%s", path);
     socklen_t len = unix_address(name, &un);
     while (fd >= 0 && bind(fd, (const struct sockaddr *)&un, len) < 0) {
-        if (errno != EADDRINUSE || ++tries == 100)
+        if (errno != EADDRINUSE || tries == 100)
             return give_up(&fd, 1);
+        tries++;
         usleep(10000);
     }
     return fd;
