@@ -55,6 +55,14 @@ static void listener_rest(struct listener *listener, int error)
     evtimer_add(&listener->retry, &pause_time);
 }
 
+/* Waits for connections, and rests first where the kernel has no memory to watch the socket with. */
+static void listener_watch(struct listener *listener)
+{
+    listener->paused = false;
+    if (event_add(&listener->acceptable, NULL) < 0)
+        listener_rest(listener, errno);
+}
+
 /* Errors of one connection that is gone already, as accept(2) lists them: the next may be sound. */
 static bool accept_may_go_on(int error)
 {
@@ -146,13 +154,13 @@ static void on_retry(evutil_socket_t fd, short what, void *arg)
     struct listener *listener = arg;
     (void)fd;
     (void)what;
-    if (listener->paused) {
-        listener->paused = false;
-        evtimer_add(&listener->retry, &calm_time);
-        event_add(&listener->acceptable, NULL);
-    } else {
+    if (!listener->paused) {
         listener_calm(listener);
+        return;
     }
+    listener_watch(listener);
+    if (!listener->paused)
+        evtimer_add(&listener->retry, &calm_time);
 }
 
 struct listener *listener_new(int fd, bool inherited, const struct bind_path *path)
@@ -176,10 +184,10 @@ int listener_start(struct listener *listener, struct conn_pool *pool, const stru
     listener->terms = terms;
     if (evtimer_assign(&listener->retry, pool->base, on_retry, listener) < 0 ||
         event_assign(&listener->acceptable, pool->base, listener->fd, EV_READ | EV_PERSIST, on_acceptable, listener) <
-            0 ||
-        event_add(&listener->acceptable, NULL) < 0)
+            0)
         return -1;
     listener->pool = pool;
+    listener_watch(listener);
     return 0;
 }
 

@@ -51,7 +51,10 @@ int listener_tune(const struct listener *listener, const struct bind_options *op
 /* True unless it has a path which somebody removed, so that no client finds it. */
 bool listener_stands(const struct listener *listener);
 
-/* Starts to accept, in the thread of the pool. 0, or -1 when the system failed. */
+/*
+ * Starts to accept, in the thread of the pool; where the kernel lacks memory for it, as soon as it has some. 0, or -1
+ * when libevent failed.
+ */
 int listener_start(struct listener *listener, struct conn_pool *pool, const struct listener_terms *terms);
 
 /* What is accepted from now on gets other terms. */

@@ -190,6 +190,31 @@ START_TEST(test_other_terms)
 }
 END_TEST
 
+/* What cannot be watched yet is tried again, and does not stay deaf. (epoll takes no file, as it would lack memory.) */
+START_TEST(test_watched_late)
+{
+    struct listener *listener = setup(false);
+    int socket = dup(fd), file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    log_setup(LEVEL_ERROR, FORMAT_TEXT);
+    ck_assert_int_eq(dup2(file, fd), fd);
+    close(file);
+    ck_assert_int_eq(listener_start(listener, &pool, &terms), 0);
+    ck_assert_int_eq(atomic_load(&admission.starved), 1);
+    for (int i = 0; i < 2; i++) /* while it is paused, and when that is over: still in vain */
+        ck_assert_int_ge(event_base_loop(base, EVLOOP_ONCE), 0);
+    ck_assert_int_eq(atomic_load(&admission.starved), 1);
+    ck_assert_int_eq(dup2(socket, fd), fd);
+    close(socket);
+    int one = connected();
+    ck_assert(echoes(one));
+    while (atomic_load(&admission.starved) > 0)
+        ck_assert_int_ge(event_base_loop(base, EVLOOP_ONCE), 0);
+    listener_close(listener);
+    close(one);
+    teardown();
+}
+END_TEST
+
 /* Over a limit: closed without a byte, counted, and nothing is kept. */
 START_TEST(test_refuses)
 {
@@ -296,5 +321,5 @@ START_TEST(test_never_started)
 }
 END_TEST
 
-UNIT_MAIN("listener", test_serves, test_other_terms, test_refuses, test_mute, test_muted_accepts, test_inherited,
+UNIT_MAIN("listener", test_serves, test_other_terms, test_watched_late, test_refuses, test_mute, test_muted_accepts, test_inherited,
           test_never_started)
