@@ -149,9 +149,9 @@ void admission_release(struct admission *admission, struct admission_gate *gate,
     count_release(&admission->open);
 }
 
-bool admission_tells(struct admission *admission, enum refusal refusal, int64_t now)
+bool admission_tells(struct admission_gate *gate, enum refusal refusal, int64_t now)
 {
-    int64_t last = atomic_exchange(&admission->refused_last[refusal], now);
+    int64_t last = atomic_exchange(&gate->refused_last[refusal], now);
     return last == 0 || now - last > EPISODE_QUIET;
 }
 

@@ -38,16 +38,16 @@ struct admission_limits {
 /* What all listeners admit together. */
 struct admission {
     atomic_size_t open;
-    atomic_int starved;                     /* listeners that wait for descriptors or memory */
-    _Atomic int64_t refused_last[REFUSALS]; /* CLOCK_MONOTONIC nanoseconds; 0: never */
-    pthread_mutex_t lock;                   /* of the addresses */
-    void *addresses;                        /* a tree of those that are counted */
+    atomic_int starved;   /* listeners that wait for descriptors or memory */
+    pthread_mutex_t lock; /* of the addresses */
+    void *addresses;      /* a tree of those that are counted */
 };
 
 /* What one listener has admitted; zeroed at first. */
 struct admission_gate {
     atomic_size_t open;
-    _Atomic int64_t rate_due; /* when the next connection would come if all came evenly */
+    _Atomic int64_t rate_due;               /* when the next connection would come if all came evenly */
+    _Atomic int64_t refused_last[REFUSALS]; /* CLOCK_MONOTONIC nanoseconds; 0: never */
 };
 
 /* What an admitted connection has to give back. */
@@ -71,8 +71,8 @@ enum refusal admission_take_address(struct admission *admission, const struct ad
 /* Gives a place back. */
 void admission_release(struct admission *admission, struct admission_gate *gate, struct admission_address *address);
 
-/* True when this refusal begins an episode: there was none for this reason for a while. */
-bool admission_tells(struct admission *admission, enum refusal refusal, int64_t now);
+/* True when this refusal begins an episode: there was none at the gate for this reason for a while. */
+bool admission_tells(struct admission_gate *gate, enum refusal refusal, int64_t now);
 
 /* No place may be taken any more. */
 void admission_destroy(struct admission *admission);

@@ -79,7 +79,7 @@ static void log_refusal(const struct listener_terms *terms, const char *who, con
                         enum refusal refusal, int64_t now)
 {
     char text[ADDRESS_TEXT];
-    if (admission_tells(terms->admission, refusal, now))
+    if (admission_tells(terms->gate, refusal, now))
         log_event(LEVEL_WARNING, "connection refused", log_text("listener", terms->conn.context.listener),
                   log_text(who, address_format(address, text)), log_text("reason", refusal_words[refusal]));
 }

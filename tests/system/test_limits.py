@@ -167,6 +167,15 @@ class Limits(unittest.TestCase):
             calm.wait_log('connection refused', 2)
             self.assertEqual([len(d.log_lines('connection refused')) for d in (busy, calm)], [1, 2])
 
+    def test_episodes_of_listeners(self):
+        """What is refused at one listener all the time hides nothing of another."""
+        full = dict(max_connections=1)
+        with Echod(one=full, two=full) as d:
+            for name in 'one', 'two', 'one', 'two':
+                d.expect_log(f'connection refused listener={name}')
+                self.assertLessEqual(len(self.served(d, 3, name)), 1)
+            self.assertEqual(len(d.log_lines('connection refused')), 2)
+
     def test_many_threads_of_clients(self):
         """However many come and go at once: never more than the limit, and none is lost from the count."""
         most = 5

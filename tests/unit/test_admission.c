@@ -296,12 +296,12 @@ START_TEST(test_episodes)
     admission_init(&admission);
     int64_t now = START;
     for (int reason = 0; reason < REFUSALS; reason++)
-        ck_assert(admission_tells(&admission, (enum refusal)reason, now));
+        ck_assert(admission_tells(&gate, (enum refusal)reason, now));
     for (int i = 0; i < 10; i++)
-        ck_assert(!admission_tells(&admission, REFUSED_RATE, now += 5 * SECOND)); /* one goes on */
-    ck_assert(admission_tells(&admission, REFUSED_RATE, now += 5 * SECOND + 1));
-    ck_assert(!admission_tells(&admission, REFUSED_RATE, now - SECOND)); /* threads look at the clock in any order */
-    ck_assert(admission_tells(&admission, REFUSED_ADDRESS, now));
+        ck_assert(!admission_tells(&gate, REFUSED_RATE, now += 5 * SECOND)); /* one goes on */
+    ck_assert(admission_tells(&gate, REFUSED_RATE, now += 5 * SECOND + 1));
+    ck_assert(!admission_tells(&gate, REFUSED_RATE, now - SECOND)); /* threads look at the clock in any order */
+    ck_assert(admission_tells(&gate, REFUSED_ADDRESS, now));
     admission_destroy(&admission);
 }
 END_TEST
