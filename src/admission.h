@@ -13,6 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Places beyond the server's limit for handlers that operate it, from any address: they tell what fills it. */
+#define ADMISSION_SPARE 32
+
 /* Why a connection is refused; the words are in the log, in the metrics and in the manual. */
 enum refusal {
     REFUSED_CONNECTIONS, /* max_connections of the server */

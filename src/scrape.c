@@ -190,6 +190,13 @@ static void write_process(const struct scrape *scrape, FILE *out)
                   scrape->reloads_failed);
 }
 
+static void write_paused(const struct scrape *scrape, FILE *out)
+{
+    static const char name[] = "echod_accept_paused";
+    metrics_family(out, name, "gauge", "Listening sockets of threads that wait for descriptors or memory.");
+    metrics_value(out, name, (const struct label[]){ { 0 } }, (uint64_t)atomic_load(&scrape->admission->starved));
+}
+
 static void write_certificates(const struct scrape *scrape, FILE *out)
 {
     static const char name[] = "echod_certificate_expiry_timestamp_seconds";
@@ -207,6 +214,7 @@ void scrape_write(const struct scrape *scrape, FILE *out)
     write_process(scrape, out);
     write_lag(scrape, out);
     write_lost(scrape, out);
+    write_paused(scrape, out);
     write_certificates(scrape, out);
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
         metrics_family(out, families[i].name, families[i].type, families[i].help);

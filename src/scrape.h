@@ -13,6 +13,7 @@ struct scrape {
     const struct generation *generations; /* the one in force, and those before it that are still in use */
     struct worker *const *workers;
     size_t worker_count;
+    const struct admission *admission;
     int64_t loaded; /* CLOCK_REALTIME nanoseconds at which the configuration in force was loaded */
     uint64_t reloads, reloads_failed;
 };

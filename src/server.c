@@ -79,7 +79,8 @@ static size_t thread_count(const struct server_settings *settings)
 static void raise_descriptor_limit(const struct server *server, const struct server_settings *settings, size_t sockets)
 {
     struct rlimit limit;
-    rlim_t need = settings->max_connections + (sockets + DESCRIPTORS_WORKER) * server->worker_count + DESCRIPTORS_SPARE;
+    rlim_t need = settings->max_connections + ADMISSION_SPARE + (sockets + DESCRIPTORS_WORKER) * server->worker_count +
+                  DESCRIPTORS_SPARE;
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= need)
         return;
     limit.rlim_cur = limit.rlim_max < need ? limit.rlim_max : need;
@@ -138,6 +139,7 @@ static void write_metrics(void *arg, FILE *out)
     const struct scrape scrape = { .generations = server->generations,
                                    .workers = server->workers,
                                    .worker_count = server->worker_count,
+                                   .admission = &server->admission,
                                    .loaded = server->loaded_at,
                                    .reloads = server->reloads,
                                    .reloads_failed = server->reloads_failed };

@@ -101,6 +101,7 @@ const struct handler admin_handler = {
     .name = "admin",
     .options = admin_options,
     .settings_size = sizeof(struct http_settings),
+    .operates = true,
     .start = admin_start,
     .stop = free,
     HTTP_HOOKS,

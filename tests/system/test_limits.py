@@ -6,10 +6,11 @@ import threading
 import time
 import unittest
 
-from harness import (COMMAND, SLOW, TIMEOUT, Echod, connect, echoes, instrumented, recv_all, recv_same, silent,
-                     wait_until)
+from harness import (COMMAND, SLOW, TIMEOUT, Echod, connect, echoes, instrumented, parse_answers, recv_all, recv_same,
+                     silent, wait_until)
 
 QUIET = 5       # seconds without a refusal that end an episode
+SPARE = 32      # places for the admin listener beyond max_connections
 
 
 def connect_from(source, address):
@@ -176,6 +177,25 @@ class Limits(unittest.TestCase):
                 self.assertLessEqual(len(self.served(d, 3, name)), 1)
             self.assertEqual(len(d.log_lines('connection refused')), 2)
 
+    def test_full(self):
+        """Who operates the server is served when it is full, at so many places that it stays bounded."""
+        server = dict(max_connections=4, max_connections_per_address=3)
+        with Echod(server=server, echo={}, more={}, admin={}) as d:
+            d.expect_log('connection refused listener=echo.*reason=max_connections_per_address')
+            d.expect_log('connection refused listener=more.*reason=max_connections$')
+            d.expect_log('connection refused listener=admin.*reason=max_connections$')
+            self.assertEqual(len(self.served(d, 4)), 3)
+            self.assertEqual(len(self.served(d, 1, 'more', source='127.0.0.2')), 1)
+            self.assertEqual(len(self.served(d, 1, 'more', source='127.0.0.3')), 0)
+            self.assertEqual((d.get('/readyz').status, d.get('/healthz').status), (200, 200))
+            labels = dict(listener='echo', reason='max_connections_per_address')
+            self.assertEqual(d.metrics()['echod_connections_refused_total', labels], 1)
+            asking = [d.connect('admin') for _ in range(SPARE + 1)]
+            self.assertEqual(recv_all(asking.pop()), b'')
+            for sock in asking:
+                sock.sendall(b'GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
+                self.assertEqual(parse_answers(recv_all(sock))[0].status, 200)
+
     def test_many_threads_of_clients(self):
         """However many come and go at once: never more than the limit, and none is lost from the count."""
         most = 5
@@ -219,11 +239,14 @@ class Descriptors(unittest.TestCase):
 
     def test_pause(self):
         """EMFILE: paused with one line and no spin, those inside are served, and it goes on by itself."""
-        with Echod(nofile=64, echo={}) as d:
+        with Echod(nofile=64, echo={}, admin={}) as d:
             d.expect_log('too few descriptors for max_connections')
             d.expect_log('accept paused.*error="Too many open files"')
+            operator = d.connect('admin')
             socks = [d.connect('echo') for _ in range(100)]
             d.wait_log('accept paused')
+            operator.sendall(b'GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
+            self.assertIn(b'\nechod_accept_paused 1\n', recv_all(operator))
             cpu = d.cpu()
             silent(socks[-1], 1.5)
             if not instrumented():
@@ -234,6 +257,7 @@ class Descriptors(unittest.TestCase):
             for sock in socks[80:]:
                 self.assertTrue(echoes(sock))
             self.assertEqual(d.wait_log('accept resumed').level, 'notice')
+            self.assertEqual(d.metrics()['echod_accept_paused'], 0)
             d.stop()
             self.assertEqual(len(d.log_lines('accept paused')), 1)
 
