@@ -175,6 +175,7 @@ class Limits(unittest.TestCase):
             for name in 'one', 'two', 'one', 'two':
                 d.expect_log(f'connection refused listener={name}')
                 self.assertLessEqual(len(self.served(d, 3, name)), 1)
+            d.stop()
             self.assertEqual(len(d.log_lines('connection refused')), 2)
 
     def test_full(self):
