@@ -423,12 +423,11 @@ static bool conn_queue_rest(struct connection *c)
     return true;
 }
 
-/* The connection ends while the relay holds what it could not give. */
+/* The connection ends while the relay holds what it could not give, which must not go to the next one. */
 static void conn_end_relayed(struct connection *c, enum conn_reason reason)
 {
-    struct conn_pool *pool = c->pool;
-    while (pool->relay.held > 0 && relay_rest(&pool->relay, pool->input, INPUT_SIZE) > 0)
-        ;
+    relay_close(&c->pool->relay);
+    relay_open(&c->pool->relay); /* or later, when there are descriptors */
     conn_end(c, reason);
 }
 
@@ -440,9 +439,9 @@ static void conn_relay(struct connection *c)
     ssize_t n = relay_take(relay, conn_fd(c));
     c->face.now = deadline_now();
     c->bulk = n >= BULK_ENDS;
-    if (n < 0 && errno == EINVAL)
-        return; /* not here: the next turn goes the usual way */
-    if (n <= 0) {
+    if (n == 0 || (n < 0 && errno == EINVAL))
+        return; /* not here, or the end, or urgent data in front of it: the next turn goes the usual way, and can tell */
+    if (n < 0) {
         conn_no_input(c, n);
         return;
     }

@@ -34,7 +34,7 @@ ssize_t relay_give(struct relay *relay, int fd)
     size_t had = relay->held;
     while (relay->held > 0) {
         ssize_t n = splice(relay->out, NULL, fd, NULL, relay->held, SPLICE_F_NONBLOCK | SPLICE_F_MOVE);
-        if (n < 0 && errno != EAGAIN && errno != EINTR)
+        if (n < 0 && relay->held == had && errno != EAGAIN && errno != EINTR && errno != ENOBUFS)
             return -1;
         if (n <= 0)
             break;

@@ -21,12 +21,13 @@ struct relay {
 int relay_open(struct relay *relay);
 
 /*
- * Takes what the socket has, as much as the pipe holds; opens it if it is closed. How much that is, 0 at the end of the
- * stream, or -1 with errno; EINVAL when this cannot be done here.
+ * Takes what the socket has, as much as the pipe holds; opens it if it is closed. How much that is, or -1 with errno;
+ * EINVAL when this cannot be done here. 0 when nothing can be taken so: at the end of the stream, but where urgent data
+ * stands in front of it, too.
  */
 ssize_t relay_take(struct relay *relay, int fd);
 
-/* Gives the socket what it has room for. How much that was, or -1 with errno when the connection is broken. */
+/* Gives the socket what it has room for. How much that was, or, if it was nothing, -1 with errno when it is broken. */
 ssize_t relay_give(struct relay *relay, int fd);
 
 /* Takes out what the socket had no room for, at most size bytes. How much that was, or -1 with errno. */

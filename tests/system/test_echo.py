@@ -3,6 +3,7 @@
 import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -160,6 +161,20 @@ class Peers(unittest.TestCase):
             d.wait_log('closed', reason='reset', count=len(socks))
             d.turn()
             self.assertEqual(d.fds(), before)
+
+    def test_urgent(self):
+        """Urgent data is not echoed, and hides nothing that follows it, however much came before."""
+        with Echod(echo={}) as d:
+            for size in 0, 200, 400 * KIB:
+                with self.subTest(size=size), d.connect('echo') as sock:
+                    sock.sendall(bytes(size))
+                    recv_same(sock, bytes(size), eof=False)
+                    d.kill(signal.SIGSTOP)      # so that what follows is there at once
+                    sock.send(b'U', socket.MSG_OOB)
+                    sock.sendall(b'b' * 1000)
+                    sock.shutdown(socket.SHUT_WR)
+                    d.kill(signal.SIGCONT)
+                    recv_same(sock, b'b' * 1000)
 
     def test_close_unread(self):
         """A peer that closes with the echo unread resets us; that is no error either."""
