@@ -113,8 +113,8 @@ def parse_options():
     parser.add_argument("--echod", default=os.environ.get("ECHOD", "./echod"), metavar="PATH",
                         help="the server to measure (./echod); none: only the others")
     parser.add_argument("--baseline", metavar="PATH", help="another build of echod, to compare two")
-    parser.add_argument("--control", action="store_true",
-                        help="a second bare loop: how far its ratio is from 1 is noise")
+    parser.add_argument("--control", action=argparse.BooleanOptionalAction,
+                        help="a second bare loop: how far its ratio is from 1 is noise (on, but with --short)")
     parser.add_argument("--peers", metavar="NAMES",
                         help="other servers, with commas between; all, or none (all that are installed, but none with "
                         "--short): " + ", ".join(peer.name for peer in PEERS))
@@ -132,6 +132,7 @@ def parse_options():
     if not set(options.peers) <= set(names):
         parser.error("unknown among the peers: " + ", ".join(set(options.peers) - set(names)))
     options.warm_up = 0.05
+    options.control = not options.short if options.control is None else options.control
     if options.short:
         options.rounds, options.seconds, options.warm_up = 1, 0.05, 0.02
     if options.rounds < 1 or not 0.01 <= options.seconds <= 60:
@@ -143,6 +144,7 @@ def main():
     options = parse_options()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
+    os.environ["PATH"] += ":/usr/sbin:/sbin"  # where servers are, also for who is not root
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with tempfile.TemporaryDirectory(prefix="echod-bench-") as folder:

@@ -259,6 +259,7 @@ static uint64_t send_due(uint64_t sent, uint64_t all, int64_t start)
 static void run_open(int64_t start)
 {
     uint64_t sent = 0, all = (uint64_t)((double)current->length * current->rate / 1e9);
+    int64_t turn = start, last;
     unsigned i;
 
     idle_first = idle_count = busy = 0;
@@ -267,6 +268,10 @@ static void run_open(int64_t start)
     while (busy > 0 || (sent < all && now() < until + current->length)) {
         sent = send_due(sent, all, start);
         clients_serve(0);
+        last = turn;
+        turn = now();
+        if (turn - last > current->stall)
+            current->stall = turn - last;
     }
     current->missed = all - sent;
 }

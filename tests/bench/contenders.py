@@ -61,7 +61,7 @@ class Lab:
 class Bare:
     """The bare epoll loop.  It takes no PROXY header and keeps no log: those are the others' to pay for."""
 
-    is_peer = False
+    is_peer = compiles = False
     version = ""
 
     def __init__(self, name="bare"):
@@ -84,7 +84,7 @@ class Bare:
 class Echod:
     """A build of echod.  All that a service would turn on is on: limits, and a listener for metrics."""
 
-    is_peer = False
+    is_peer = compiles = False
 
     def __init__(self, path, name="echod"):
         self.path, self.name = path, name
@@ -143,8 +143,15 @@ class Echod:
             raise Failed(f"{self.name}: exit status {server.process.returncode}; {' '.join(complaints)[:500]}")
 
 
-class Peer(namedtuple("Peer", "name protocols transports command version_command text")):
-    """Another server.  In the command and the text FILE is a file of the text, DIR the folder for what it keeps, PORT,
+class EchodUnlogged(Echod):
+    """The same without an access log, where the others have one: what the log costs."""
+
+    def start(self, lab, protocol, transport, **options):
+        return super().start(lab, protocol, "plain" if transport == "log" else transport, **options)
+
+
+class Peer(namedtuple("Peer", "name protocols transports command version_command text compiles", defaults=(False,))):
+    """Another server.  compiles: what runs often, so that it needs a longer warm-up.  In the command and the text FILE is a file of the text, DIR the folder for what it keeps, PORT,
     TLSPORT and PROXYPORT are free ports, CERT, KEY and PEM the certificate, its key, and both in one file."""
 
     is_peer = True
@@ -251,11 +258,11 @@ web.run_app(app, host="127.0.0.1", port=PORT, backlog=4096, access_log=None, pri
         const server = http.createServer((request, reply) => {
             reply.writeHead(200, {'Content-Type': 'text/plain', 'Content-Length': body.length}); reply.end(body); });
         server.keepAliveTimeout = 60000;
-        server.listen({port: PORT, host: '127.0.0.1', backlog: 4096});"""),
+        server.listen({port: PORT, host: '127.0.0.1', backlog: 4096});""", True),
     Peer("node echo", ("echo",), ("plain",), "node FILE", "node -v", """
         require('net').createServer({allowHalfOpen: true, noDelay: true}, socket => {
             socket.on('error', () => {}); socket.pipe(socket);
-        }).listen({port: PORT, host: '127.0.0.1', backlog: 4096});"""),
+        }).listen({port: PORT, host: '127.0.0.1', backlog: 4096});""", True),
     Peer("asyncio", ("echo",), ("plain",), "python3 FILE", "python3 -V", """
 import asyncio
 class Echo(asyncio.Protocol):

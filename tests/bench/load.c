@@ -121,7 +121,7 @@ static void measure(const char *amount)
     printf("{\"requests\": %llu, \"bytes\": %llu, \"elapsed\": %.6f", (unsigned long long)round.done,
            (unsigned long long)round.bytes, (double)round.elapsed / 1e9);
     if (round.rate > 0) {
-        printf(", \"missed\": %llu", (unsigned long long)round.missed);
+        printf(", \"missed\": %llu, \"stall\": %lld", (unsigned long long)round.missed, (long long)round.stall);
         print_latencies(&round.latencies);
     }
     puts("}");
