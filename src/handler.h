@@ -59,7 +59,7 @@ struct handler {
     size_t settings_size;             /* the struct filled from them */
     size_t state_size;                /* zeroed bytes a connection */
     const char *alpn;                 /* what is agreed on over TLS (RFC 7301); NULL: nothing */
-    bool operates; /* it must answer when the server is full: see ADMISSION_SPARE */
+    bool operates;                    /* it must answer when the server is full: see ADMISSION_SPARE */
     bool reflects; /* input() returns every byte as it came, and nothing else: the core may do so without calling it */
 
     /* Once a listener section, before anything is served. 0 and *shared, or -1 and a sentence in err. */

@@ -321,5 +321,5 @@ START_TEST(test_never_started)
 }
 END_TEST
 
-UNIT_MAIN("listener", test_serves, test_other_terms, test_watched_late, test_refuses, test_mute, test_muted_accepts, test_inherited,
-          test_never_started)
+UNIT_MAIN("listener", test_serves, test_other_terms, test_watched_late, test_refuses, test_mute, test_muted_accepts,
+          test_inherited, test_never_started)
