@@ -129,11 +129,14 @@ static void conn_count_end(const struct connection *c, enum conn_reason reason)
 
 /* --- The end ---------------------------------------------------------------------------------------------------- */
 
-/* Sends what the socket takes of the list now. Returns how much that was, or -1 when the connection is broken. */
-static ssize_t conn_send(struct connection *c, struct output *out)
+/*
+ * Sends what the socket takes of the list now. Returns how much that was, or -1 when the connection is broken. last: our
+ * side closes next, and its FIN goes into the segment of the last bytes, which wait for it.
+ */
+static ssize_t conn_send(struct connection *c, struct output *out, bool last)
 {
     struct msghdr message = { .msg_iov = out->vec, .msg_iovlen = (size_t)out->count };
-    int fd = conn_fd(c), flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    int fd = conn_fd(c), flags = MSG_NOSIGNAL | MSG_DONTWAIT | (last ? MSG_MORE : 0);
     ssize_t n = out->count == 1 ? send(fd, out->vec[0].iov_base, out->len, flags) : sendmsg(fd, &message, flags);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ENOBUFS))
         return 0;
@@ -149,7 +152,7 @@ static void conn_part(struct connection *c, enum conn_reason reason)
         return;
     record_close(c->record, wire);
     if (wire->len > 0)
-        conn_send(c, wire);
+        conn_send(c, wire, false);
     output_reset(wire);
 }
 
@@ -238,9 +241,9 @@ static void conn_linger(struct connection *c)
         conn_end(c, CONN_FIN);
         return;
     }
+    shutdown(conn_fd(c), SHUT_WR);
     bool delivered = conn_undelivered(c) == 0;
     c->phase = PHASE_LINGERING;
-    shutdown(conn_fd(c), SHUT_WR);
     if (!conn_set_timeout(c, delivered ? LINGER_TOTAL : FLUSH_TOTAL) || !conn_touch(c, conn_quiet(c, delivered)) ||
         event_add(&c->readable, NULL) < 0)
         conn_end(c, CONN_ERROR);
@@ -281,9 +284,9 @@ static bool conn_queue(struct connection *c, const struct output *out, size_t se
 }
 
 /* Sends the output at once, or queues it. False with *reason when that cannot be. */
-static bool conn_flush(struct connection *c, struct output *out, enum conn_reason *reason)
+static bool conn_flush(struct connection *c, struct output *out, bool last, enum conn_reason *reason)
 {
-    ssize_t sent = c->output == NULL ? conn_send(c, out) : 0;
+    ssize_t sent = c->output == NULL ? conn_send(c, out, last) : 0;
     *reason = sent < 0 ? CONN_RESET : CONN_ERROR;
     if (sent < 0)
         return false;
@@ -296,13 +299,13 @@ static bool conn_flush(struct connection *c, struct output *out, enum conn_reaso
 static bool conn_put(struct connection *c, struct output *out, bool last, enum conn_reason *reason)
 {
     if (c->record == NULL)
-        return out->len == 0 || conn_flush(c, out, reason);
+        return out->len == 0 || conn_flush(c, out, last, reason);
     struct output *wire = &c->pool->wire;
     bool sound = out->len == 0 || record_write(c->record, out, wire);
     if (last)
         record_close(c->record, wire);
     *reason = CONN_ERROR;
-    sound = sound && !wire->failed && (wire->len == 0 || conn_flush(c, wire, reason));
+    sound = sound && !wire->failed && (wire->len == 0 || conn_flush(c, wire, last, reason));
     output_reset(wire);
     return sound;
 }
@@ -540,7 +543,7 @@ static bool conn_flush_wire(struct connection *c)
 {
     struct output *wire = &c->pool->wire;
     enum conn_reason reason = CONN_ERROR;
-    bool sound = !wire->failed && (wire->len == 0 || conn_flush(c, wire, &reason));
+    bool sound = !wire->failed && (wire->len == 0 || conn_flush(c, wire, false, &reason));
     output_reset(wire);
     if (!sound)
         conn_end(c, reason);
