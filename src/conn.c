@@ -55,8 +55,9 @@ struct connection {
     struct deadline idle, timeout;
     int64_t opened;
     uint64_t bytes_in, bytes_out; /* received, and given to the socket or to output */
-    uint64_t delivered_was;       /* bytes that had arrived when the idle deadline came last */
     uint64_t timeout_wish;        /* ms; what the handler asked for, while its time stands still */
+    uint64_t delivered_was;       /* bytes that had arrived when the idle deadline came last */
+    unsigned looks;               /* how often it came since the last of them did */
     unsigned header;              /* bytes of the PROXY header */
     enum phase phase;
     enum conn_reason finished; /* why it ends when it has lingered */
@@ -223,12 +224,11 @@ static uint64_t conn_undelivered(const struct connection *c)
     return conn_unsent(c) + (sent < most ? sent : most);
 }
 
-/* How long a peer may be quiet before we give up: as ever while it has not got everything, else shortly. */
-static uint64_t conn_quiet(const struct connection *c, bool delivered)
+/* How long nothing may happen before we look what became of the peer. */
+static uint64_t conn_quiet(const struct connection *c)
 {
-    if (c->phase != PHASE_LINGERING || !delivered)
-        return c->settings->idle_timeout;
-    return c->face.draining ? LINGER_DRAIN : LINGER_QUIET;
+    uint64_t idle = c->settings->idle_timeout, linger = c->face.draining ? LINGER_DRAIN : LINGER_QUIET;
+    return c->phase != PHASE_LINGERING || idle < linger ? idle : linger;
 }
 
 /*
@@ -244,7 +244,7 @@ static void conn_linger(struct connection *c)
     shutdown(conn_fd(c), SHUT_WR);
     bool delivered = conn_undelivered(c) == 0;
     c->phase = PHASE_LINGERING;
-    if (!conn_set_timeout(c, delivered ? LINGER_TOTAL : FLUSH_TOTAL) || !conn_touch(c, conn_quiet(c, delivered)) ||
+    if (!conn_set_timeout(c, delivered ? LINGER_TOTAL : FLUSH_TOTAL) || !conn_touch(c, conn_quiet(c)) ||
         event_add(&c->readable, NULL) < 0)
         conn_end(c, CONN_ERROR);
 }
@@ -611,7 +611,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
     c->bytes_in += (size_t)n;
     counter_add(&c->settings->metrics->bytes_in, (size_t)n);
     c->bulk = n >= BULK_BEGINS && c->settings->handler->reflects && c->phase == PHASE_OPEN && c->record == NULL;
-    conn_touch(c, conn_quiet(c, true));
+    conn_touch(c, conn_quiet(c));
     const struct bytes in = { .data = c->pool->input, .len = shown + (size_t)n };
     if (c->phase == PHASE_OPEN && c->record == NULL)
         conn_feed(c, in);
@@ -671,10 +671,13 @@ static void on_idle(struct deadline *d)
 {
     struct connection *c = (struct connection *)((char *)d - offsetof(struct connection, idle));
     uint64_t undelivered = conn_undelivered(c), delivered = c->bytes_out - undelivered, was = c->delivered_was;
+    uint64_t quiet = conn_quiet(c);
+    bool moved = delivered > was && (undelivered > 0 || was > 0);
     c->face.now = deadline_now();
     c->delivered_was = undelivered > 0 ? delivered : 0;
-    if (delivered > was && (undelivered > 0 || was > 0))
-        conn_touch(c, conn_quiet(c, undelivered == 0));
+    c->looks = moved ? 0 : c->looks + 1;
+    if (moved || (undelivered > 0 && c->looks * quiet < c->settings->idle_timeout))
+        conn_touch(c, quiet);
     else
         conn_end(c, c->phase == PHASE_LINGERING ? c->finished : CONN_IDLE);
 }

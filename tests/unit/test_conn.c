@@ -1115,6 +1115,24 @@ START_TEST(test_quiet_linger)
 }
 END_TEST
 
+/* The same of one that had not got everything when our side ended, as it is on any network. */
+START_TEST(test_quiet_linger_of_slow_reader)
+{
+    struct peer peer;
+    setup(&obedient);
+    orders.open = (struct order){ HANDLER_FINISH, 1 << 20, 'x', false, 0 };
+    join(&peer);
+    until(&peer, peer.ended);
+    ck_assert_uint_eq(peer.got, 1 << 20);
+    ck_assert_int_eq(ended, 0);
+    pass(NULL, 5 * SECOND);
+    pass(NULL, 5 * SECOND);
+    ck_assert_int_eq(ended, 1);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
 /* And one that goes on and on, not much longer. */
 START_TEST(test_loud_linger)
 {
@@ -2110,10 +2128,10 @@ UNIT_MAIN("conn", test_order_of_hooks, test_what_a_hook_sees, test_defaults, tes
           test_enough_output, test_pause, test_half_close_while_paused, test_relay, test_relay_without_pipe,
           test_relay_reset, test_unread_while_paused, test_pause_from_the_beginning, test_eof_once, test_timeout,
           test_timeout_is_absolute, test_timeout_set_anew, test_timeout_again, test_no_timeout_behind_finish, test_idle,
-          test_not_idle, test_slow_reader, test_quiet_linger, test_loud_linger, test_drain, test_announced,
-          test_drain_finishes, test_drain_aborts, test_drain_behind_the_end, test_abort_of_a_pool,
-          test_many_come_and_go, test_reasons, test_bytes_that_were_sent, test_much_unread_of_tls, test_header_split,
-          test_header_byte_by_byte, test_header_local, test_header_failures, test_header_and_close,
+          test_not_idle, test_slow_reader, test_quiet_linger, test_quiet_linger_of_slow_reader, test_loud_linger,
+          test_drain, test_announced, test_drain_finishes, test_drain_aborts, test_drain_behind_the_end,
+          test_abort_of_a_pool, test_many_come_and_go, test_reasons, test_bytes_that_were_sent, test_much_unread_of_tls,
+          test_header_split, test_header_byte_by_byte, test_header_local, test_header_failures, test_header_and_close,
           test_header_deadline, test_drain_in_the_header, test_tls_order, test_tls_cut, test_tls_failures,
           test_tls_deadline, test_tls_pause, test_tls_end_while_paused, test_tls_key_updates, test_tls_behind_a_header,
           test_tls_finish, test_tls_drain)
