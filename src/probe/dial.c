@@ -241,7 +241,8 @@ static void on_resolved(int error, struct evutil_addrinfo *found, void *arg)
 
 /*
  * A loop for names. Where /etc/resolv.conf says nothing else, a server has one second for an answer and is asked three
- * times; /etc/hosts counts. The absolute deadline holds in any case.
+ * times; /etc/hosts counts. The absolute deadline holds in any case. That one address family has been answered for is
+ * no reason to ask for the other one less often: the answer may be that there is none, and the other's packet lost.
  */
 static struct evdns_base *resolver_new(struct event_base *base)
 {
@@ -250,7 +251,7 @@ static struct evdns_base *resolver_new(struct event_base *base)
         return NULL;
     evdns_base_set_option(dns, "timeout:", "1");
     evdns_base_set_option(dns, "attempts:", "3");
-    evdns_base_set_option(dns, "getaddrinfo-allow-skew:", "1");
+    evdns_base_set_option(dns, "getaddrinfo-allow-skew:", "3600");
     evdns_base_resolv_conf_parse(dns, DNS_OPTIONS_ALL, RESOLV_CONF);
     return dns;
 }

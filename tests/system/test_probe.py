@@ -885,6 +885,8 @@ subprocess.run(['mount', '--bind', folder + '/resolv.conf', '/etc/resolv.conf'],
 subprocess.run(['mount', '--bind', folder + '/hosts', '/etc/hosts'], check=True)
 dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 dns.bind(('127.0.0.1', 53))
+silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+silent.bind(('127.0.0.2', 53))
 listener = socket.create_server(('127.0.0.1', 7))
 if os.fork() == 0:
     while True:
@@ -893,6 +895,7 @@ if os.fork() == 0:
             sock.sendall(data)
         sock.close()
 if os.fork() == 0:
+    dropped = 0
     while True:
         query, peer = dns.recvfrom(512)
         name = query[12:query.index(b'\0', 12)].lower()    # evdns plays with the case, and looks for the same
@@ -900,8 +903,12 @@ if os.fork() == 0:
         question = query[12:17 + len(name)]
         if name == b'\x05quiet':
             continue
-        code, answers = (0, b'') if name == b'\x04good' else (2, b'') if name == b'\x06broken' else (3, b'')
-        if name == b'\x04good' and kind == 1:
+        if name == b'\x05lossy' and kind == 1 and dropped < 2:
+            dropped += 1
+            continue
+        good = name in (b'\x04good', b'\x05lossy')
+        code, answers = (0, b'') if good else (2, b'') if name == b'\x06broken' else (3, b'')
+        if good and kind == 1:
             answers = b'\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x7f\0\0\x01'
         head = query[:2] + struct.pack('>HHHHH', 0x8180 | code, 1, 1 if answers else 0, 0, 0)
         dns.sendto(head + question + answers, peer)
@@ -931,9 +938,9 @@ def can_unshare():
 class Names(unittest.TestCase):
     """In namespaces of its own: /etc/resolv.conf names a server there, and /etc/hosts is another one."""
 
-    def ask(self, url, *args):
+    def ask(self, url, *args, servers='nameserver 127.0.0.1\n'):
         with tempfile.TemporaryDirectory() as folder:
-            for name, text in (('resolv.conf', 'nameserver 127.0.0.1\n'), ('hosts', HOSTS)):
+            for name, text in (('resolv.conf', servers), ('hosts', HOSTS)):
                 with open(os.path.join(folder, name), 'w', encoding='ascii') as file:
                     file.write(text)
             done = subprocess.run(['unshare', '-mnpf', '--kill-child', sys.executable, '-c', DNS_SERVER, folder, *COMMAND,
@@ -950,6 +957,15 @@ class Names(unittest.TestCase):
         self.assertEqual(self.ask('tcp://fromhosts', '-m', 'x'), (0, b'x', ''))
         for name in ('both', 'pair', 'other'):  # only one of its addresses answers
             self.assertEqual(self.ask(f'tcp://{name}', '-m', 'x'), (0, b'x', ''))
+
+    def test_lost_queries(self):
+        """An answer of one address family does not end the look-up while the other's is still asked for again."""
+        self.assertEqual(self.ask('tcp://lossy', '-m', 'x', '-t', PATIENCE), (0, b'x', ''))
+
+    def test_silent_server_before_a_good_one(self):
+        for options in ('', 'options timeout:2 attempts:4\n'):
+            servers = 'nameserver 127.0.0.2\nnameserver 127.0.0.1\n' + options
+            self.assertEqual(self.ask('tcp://good', '-m', 'x', '-t', PATIENCE, servers=servers), (0, b'x', ''))
 
     def test_no_such_name(self):
         self.fails('tcp://nosuch.example', 'nosuch.example: there is no such name')
