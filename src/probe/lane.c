@@ -29,7 +29,7 @@ static void lane_close(struct lane *lane)
         close(lane->fd);
     lane->tls = NULL;
     lane->fd = -1;
-    lane->open = lane->writing = lane->parsing = false;
+    lane->open = lane->idle = lane->lapsed = lane->writing = lane->parsing = false;
     lane->goal = lane->sent = lane->got = lane->answers = 0;
     lane->matched = 0;
 }
@@ -102,6 +102,10 @@ static bool lane_send_tls(struct lane *lane, struct bytes part)
 void lane_send(struct lane *lane)
 {
     bool more = lane->open && !lane->writing;
+    if (lane->lapsed) {
+        lane->lapsed = false;
+        lane_open(lane);
+    }
     while (more && lane->sent < lane->goal) {
         struct bytes part = stream_at(&lane->lanes->stream, lane->origin + lane->sent, lane->goal - lane->sent);
         more = lane->tls != NULL ? lane_send_tls(lane, part) : lane_send_part(lane, part);
@@ -120,13 +124,26 @@ static void lane_reopen(struct lane *lane)
     lane_open(lane);
 }
 
+/* The server has closed, or reset, a connection that was idle when it was used last. */
+static void lane_lapse(struct lane *lane)
+{
+    if (lane->under_way > 0) {
+        lane_reopen(lane); /* the request crossed the close on its way (RFC 9112 section 9.3.1) */
+    } else {
+        lane_close(lane);
+        lane->lapsed = true;
+    }
+}
+
 /*
  * The connection broke. A server may have closed it, idle, just when we sent: then once more (RFC 9110 section 9.2.2),
  * but only where it has answered before, and not begun to answer again.
  */
 static void lane_broken(struct lane *lane, int error)
 {
-    if (lane->reader != NULL && lane->answers > 0 && !lane->parsing && lane->matched == 0)
+    if (lane->idle)
+        lane_lapse(lane);
+    else if (lane->reader != NULL && lane->answers > 0 && !lane->parsing && lane->matched == 0)
         lane_reopen(lane);
     else if (error == ETIMEDOUT)
         lane_fail(lane, FAILURE_TIMEOUT, "the server has vanished");
@@ -234,17 +251,30 @@ static bool http_input(struct lane *lane, struct bytes in, int64_t now)
     return true;
 }
 
+/* What servers such as haproxy say before they close an idle connection (RFC 9110 section 15.5.9). */
+static bool is_request_timeout(struct bytes in)
+{
+    return in.len > 12 && memcmp(in.data, "HTTP/1.", 7) == 0 && memcmp(in.data + 8, " 408", 4) == 0;
+}
+
 static void lane_input(struct lane *lane, size_t len)
 {
     struct lanes *all = lane->lanes;
     struct bytes in = { .data = all->input, .len = len };
     int64_t now = deadline_now();
+    if (lane->idle && lane->reader != NULL && is_request_timeout(in)) {
+        lane_lapse(lane);
+        return;
+    }
+    lane->idle = false;
     bool open = lane->reader != NULL ? http_input(lane, in, now) : echo_input(lane, in, now);
-    if (open)
-        all->ready(all->arg, lane, now);
+    if (!open)
+        return;
+    all->ready(all->arg, lane, now);
+    lane->idle = lane->open && lane->under_way == 0;
 }
 
-/* The end may be that of an answer, too; else nothing may be under way, or (HTTP) have been begun to be answered. */
+/* The end may be that of an answer, too; else the connection must be idle, or (HTTP) no answer have begun. */
 static void lane_eof(struct lane *lane, bool clean)
 {
     struct failure f = { 0 };
@@ -256,7 +286,9 @@ static void lane_eof(struct lane *lane, bool clean)
         lane_reopen(lane);
     } else if (lane->parsing) {
         lane_fail_with(lane, &f);
-    } else if (lane->answers > 0 && (lane->under_way == 0 || lane->reader != NULL)) {
+    } else if (lane->idle) {
+        lane_lapse(lane);
+    } else if (lane->answers > 0 && lane->reader != NULL) {
         lane_reopen(lane);
     } else {
         lane_fail(lane, FAILURE_SHORT, "the connection ended before an answer");
@@ -292,8 +324,10 @@ static void lane_connected(struct lane *lane)
     lane->open = true;
     lane->retry = 0;
     lane_send(lane); /* what has to be sent again */
-    if (lane->open)
-        lane->lanes->ready(lane->lanes->arg, lane, deadline_now());
+    if (!lane->open)
+        return;
+    lane->lanes->ready(lane->lanes->arg, lane, deadline_now());
+    lane->idle = lane->open && lane->under_way == 0;
 }
 
 /* --- TLS */
@@ -329,6 +363,8 @@ static void on_tls_event(struct bufferevent *b, short what, void *arg)
     tlsclient_explain(b, !lane->open, &f);
     if (f.class == FAILURE_SHORT)
         lane_eof(lane, false);
+    else if (f.class == FAILURE_RESET && lane->idle)
+        lane_lapse(lane);
     else
         lane_fail_with(lane, &f);
 }

@@ -1,6 +1,9 @@
 /*
  * lane: one connection of a load: requests out, answers verified, in order; connects anew where a server closes.
  *
+ * A server may close a connection on which nothing is under way: that fails nothing, and the next request connects anew.
+ * When such a request crosses the close, so that nothing comes of it but the end, it is sent once more.
+ *
  * It is told how many requests to begin, and tells which have come to an end. The way of the bytes is direct, as it is
  * in the daemon's connections (see src/conn.c): recv() into the load's one buffer, send() at once, and an event for
  * writing only when the socket is full. TLS goes through a bufferevent.
@@ -59,6 +62,8 @@ struct lane {
     struct dial *dial; /* that runs */
     int fd;            /* -1: not connected */
     bool open;         /* the connection can be used */
+    bool idle;         /* it was left with nothing under way, and nothing has come since */
+    bool lapsed;       /* the server closed it so: the next request connects anew */
     bool writing;      /* writable is set */
     bool parsing;      /* HTTP: the reader has the begin of the next answer; else it is the template's */
     struct event readable, writable;
@@ -85,13 +90,13 @@ void lane_open(struct lane *lane);
 /* How many more requests it can take. */
 static inline unsigned lane_room(const struct lane *lane)
 {
-    return lane->open ? lane->lanes->pipeline - lane->under_way : 0;
+    return lane->open || lane->lapsed ? lane->lanes->pipeline - lane->under_way : 0;
 }
 
 /* Begins a request, which lane_send() sends. There must be room. */
 void lane_begin(struct lane *lane, int64_t intended, int64_t now);
 
-/* Sends what has begun. */
+/* Sends what has begun; connects first, where the server has closed. */
 void lane_send(struct lane *lane);
 
 /* Gives up: the requests under way have failed. */

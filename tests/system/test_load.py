@@ -1,5 +1,6 @@
 """echoprobe's load mode: every byte verified, every request accounted for, nothing hidden by a server that stalls."""
 
+import itertools
 import json
 import re
 import socket
@@ -168,6 +169,29 @@ class Rates(unittest.TestCase):
             for url in ('tcp://%s:%d' % d.addr('echo'), 'http://%s:%d/x' % d.addr('web')):
                 done, said = load(url, '-n', '4', '-r', '500', '-d', '1')
                 self.assertEqual((done.status, said['sent'], said['lost']), (0, 500, 0), done)
+
+    def test_idle_connections_that_are_closed(self):
+        """By a server with a short limit, before they were used, in silence or with a 408: that fails nothing."""
+        def web(sock):
+            while True:
+                read_head(sock)
+                sock.sendall(OK + b'Content-Length: 2\r\n\r\nhi')
+
+        for scheme, serve, last in (('tcp', echo, b''), ('http', web, b''),
+                                    ('http', web, b'HTTP/1.0 408 Request Time-out\r\nConnection: close\r\n\r\n')):
+            opened, barrier = itertools.count(), threading.Barrier(4, timeout=TIMEOUT)
+
+            def handle(sock, serve=serve, last=last, opened=opened, barrier=barrier):
+                if next(opened) < 4:
+                    barrier.wait()
+                    sock.sendall(last)
+                else:
+                    serve(sock)
+
+            with self.subTest(scheme=scheme, last=last), Server(handle) as server:
+                done, said = load(server.url(scheme), '-n', '4', '-r', '20', '-d', '0.5')
+                self.assertEqual((done.status, done.err, said['sent'], said['lost']), (0, '', 10, 0), done)
+                self.assertLessEqual(server.count, 8)
 
     def test_part_of_a_request(self):
         """The first one is due at the begin, so there is always one."""
