@@ -30,7 +30,7 @@ static void lane_close(struct lane *lane)
     lane->tls = NULL;
     lane->fd = -1;
     lane->open = lane->idle = lane->lapsed = lane->writing = lane->parsing = false;
-    lane->goal = lane->sent = lane->got = lane->answers = 0;
+    lane->goal = lane->sent = lane->got = 0;
     lane->matched = 0;
 }
 
@@ -67,7 +67,6 @@ static void lane_answered(struct lane *lane, int64_t now)
     int64_t intended = lane->requests[lane->oldest].intended;
     lane->oldest = lane->oldest + 1 < all->pipeline ? lane->oldest + 1 : 0;
     lane->under_way--;
-    lane->answers++;
     all->answered(all->arg, intended, now);
 }
 
@@ -112,10 +111,7 @@ void lane_send(struct lane *lane)
     }
 }
 
-/*
- * The server has closed in order, between two answers: connects anew, and sends again what it has not answered (RFC
- * 9112 section 9.3.1).
- */
+/* Connects anew, and sends again what is under way. */
 static void lane_reopen(struct lane *lane)
 {
     unsigned again = lane->under_way;
@@ -135,16 +131,10 @@ static void lane_lapse(struct lane *lane)
     }
 }
 
-/*
- * The connection broke. A server may have closed it, idle, just when we sent: then once more (RFC 9110 section 9.2.2),
- * but only where it has answered before, and not begun to answer again.
- */
 static void lane_broken(struct lane *lane, int error)
 {
     if (lane->idle)
         lane_lapse(lane);
-    else if (lane->reader != NULL && lane->answers > 0 && !lane->parsing && lane->matched == 0)
-        lane_reopen(lane);
     else if (error == ETIMEDOUT)
         lane_fail(lane, FAILURE_TIMEOUT, "the server has vanished");
     else
@@ -274,7 +264,7 @@ static void lane_input(struct lane *lane, size_t len)
     lane->idle = lane->open && lane->under_way == 0;
 }
 
-/* The end may be that of an answer, too; else the connection must be idle, or (HTTP) no answer have begun. */
+/* The end may be that of an answer, too; else the connection must be idle. */
 static void lane_eof(struct lane *lane, bool clean)
 {
     struct failure f = { 0 };
@@ -288,8 +278,6 @@ static void lane_eof(struct lane *lane, bool clean)
         lane_fail_with(lane, &f);
     } else if (lane->idle) {
         lane_lapse(lane);
-    } else if (lane->answers > 0 && lane->reader != NULL) {
-        lane_reopen(lane);
     } else {
         lane_fail(lane, FAILURE_SHORT, "the connection ended before an answer");
     }

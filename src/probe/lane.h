@@ -2,7 +2,8 @@
  * lane: one connection of a load: requests out, answers verified, in order; connects anew where a server closes.
  *
  * A server may close a connection on which nothing is under way: that fails nothing, and the next request connects anew.
- * When such a request crosses the close, so that nothing comes of it but the end, it is sent once more.
+ * When such a request crosses the close, so that nothing comes of it but the end, it is sent once more (RFC 9112 section
+ * 9.3.1); so is what was pipelined behind an answer that announced the close.
  *
  * It is told how many requests to begin, and tells which have come to an end. The way of the bytes is direct, as it is
  * in the daemon's connections (see src/conn.c): recv() into the load's one buffer, send() at once, and an event for
@@ -74,7 +75,6 @@ struct lane {
     uint64_t origin;    /* where its part of the stream begins */
     uint64_t goal;      /* bytes of the requests begun on this connection */
     uint64_t sent, got; /* bytes on this connection; got: of the echo */
-    uint64_t answers;   /* on this connection */
     size_t matched;     /* HTTP: bytes that came of an answer that is the template's so far */
     int64_t dialled;    /* when it began to connect */
     int64_t retry;      /* when a failed lane may connect again; 0: it has not failed */

@@ -108,7 +108,7 @@ class Good(unittest.TestCase):
             self.check(server.url('http'), '-n', '3', *TIME)
 
         def dribble(sock):
-            for number in range(1000):
+            for number in itertools.count():
                 read_head(sock)
                 raw = raws[number % 2]
                 for part in (raw[:5], raw[5:20], raw[20:-1], raw[-1:]):
@@ -118,24 +118,22 @@ class Good(unittest.TestCase):
             self.check(server.url('http'), '-n', '3', *TIME)
 
     def test_server_that_closes(self):
-        """HTTP/1.0, Connection: close, and an end after some answers: connects anew, and nothing is lost."""
+        """HTTP/1.0, Connection: close, and an answer that the end ends: connects anew, and nothing is lost."""
         for raw in (b'HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nhi', b'HTTP/1.0 200 OK\r\n\r\nhi',
                     OK + b'Connection: close\r\nContent-Length: 2\r\n\r\nhi', OK + b'\r\nhi'):
             with self.subTest(raw=raw), self.answers(raw, count=1) as server:
                 self.check(server.url('http'), '-n', '3', *TIME)
                 self.assertGreater(server.count, 3)
-        with self.answers(OK + b'Content-Length: 2\r\n\r\nhi', count=3) as server:
-            self.check(server.url('http'), '-n', '3', *TIME)
 
     def test_pipelined_behind_the_last_answer(self):
-        """What a server that closes has not answered is sent again."""
+        """What a server that announces its end has not answered is sent again."""
         def one_by_one(sock):
             buffered = b''
-            for _ in range(5):
+            for number in range(5):
                 while b'\r\n\r\n' not in buffered:
                     buffered += sock.recv(65536) or b'\r\n\r\n'
                 buffered = buffered.partition(b'\r\n\r\n')[2]
-                sock.sendall(OK + b'Content-Length: 2\r\n\r\nhi')
+                sock.sendall(OK + b'Connection: close\r\n' * (number == 4) + b'Content-Length: 2\r\n\r\nhi')
             sock.shutdown(socket.SHUT_WR)
             hang(sock)
 
@@ -340,6 +338,31 @@ class Bad(unittest.TestCase):
         self.case(self.web(good, OK + b'Content-Length: 9999999\r\n\r\n'), 'protocol', 'http')
         self.case(self.web(), 'timeout', 'http')
         self.case(abort, 'reset', 'http')
+
+    def test_every_second_request_is_dropped(self):
+        """By a server that has read it: that is no close of an idle connection, but a failure."""
+        for end, word in ((lambda sock: None, 'short'), (reset, 'reset')):
+            def handle(sock, end=end):
+                read_head(sock)
+                sock.sendall(OK + b'Content-Length: 2\r\n\r\nhi')
+                read_head(sock)
+                end(sock)
+            self.case(handle, word, 'http')
+
+    def test_a_request_into_a_close(self):
+        """One that is sent on an idle connection, and gets nothing but the end, is sent once more, and not twice."""
+        for answered, lost in (({2}, 0), ({3}, 1)):
+            requests = []
+
+            def handle(sock, answered=answered, requests=requests):
+                requests.append(read_head(sock))
+                if len(requests) in answered:
+                    sock.sendall(OK + b'Content-Length: 2\r\n\r\nhi')
+                    hang(sock)
+
+            with self.subTest(answered=answered), Server(handle) as server:
+                done, said = load(server.url('http'), '-r', '10', '-d', '50ms')
+                self.assertEqual((said['sent'], said['lost'], len(requests)), (1, lost, 2), done)
 
     def test_recovers(self):
         """After a failure the connection is made anew, and goes on; the failure stays in the verdict."""
