@@ -93,6 +93,8 @@ static int check_framing(struct answer *a)
     struct bytes coding = grammar_trim((struct bytes){ a->coding, a->coding_len });
     if (a->coded && (a->coding_len == sizeof a->coding || !grammar_is(coding, "chunked")))
         return fail(a, FAILURE_PROTOCOL, "a Transfer-Encoding that is not \"chunked\", which nobody asked for");
+    if (a->coded && (a->parser.flags & F_CHUNKED) == 0) /* llhttp sees none behind some white space */
+        return fail(a, FAILURE_PROTOCOL, "a Transfer-Encoding with a tab or a line end that hides what it says");
     if (a->coded && (a->parser.http_minor == 0 || (a->parser.flags & F_CONTENT_LENGTH) != 0))
         return fail(a, FAILURE_PROTOCOL, "Transfer-Encoding in HTTP/1.0 or beside Content-Length");
     return 0;

@@ -105,6 +105,8 @@ START_TEST(test_malformed)
         { OK "Transfer-Encoding: chunked                          , gzip\r\n\r\nx", "nobody asked" },
         { OK "Transfer-Encoding:\r\n\r\nx", "nobody asked" },
         { OK "Transfer-Encoding:\r\nX-Y: chunked\r\n\r\n0\r\n\r\n", "nobody asked" },
+        { OK "Transfer-Encoding: chunked\t\r\n\r\n400\r\nonly a part", "hides what it says" },
+        { OK "Transfer-Encoding: chunked\r\n \r\n\r\n400\r\nonly a part", "" },
         { "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.0" },
         { OK "Transfer-Encoding: chunked\r\n\r\nz\r\n", "malformed HTTP" },
         { OK "Transfer-Encoding: chunked\r\n\r\n5\r\nHelloX\r\n", "malformed HTTP" },
