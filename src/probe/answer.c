@@ -61,6 +61,14 @@ static void append_cut(char *text, size_t *len, size_t size, const char *data, s
 
 /* --- What llhttp tells */
 
+/* reason-phrase (RFC 9112 section 4): llhttp takes anything but a line end. */
+static int on_reason(llhttp_t *parser, const char *data, size_t len)
+{
+    if (grammar_span((const unsigned char *)data, 0, len, IN_VALUE) != len)
+        return fail(parser->data, FAILURE_PROTOCOL, "malformed HTTP: a control character in the reason phrase");
+    return 0;
+}
+
 static int on_field(llhttp_t *parser, const char *data, size_t len)
 {
     struct answer *a = parser->data;
@@ -71,6 +79,8 @@ static int on_field(llhttp_t *parser, const char *data, size_t len)
 static int on_field_complete(llhttp_t *parser)
 {
     struct answer *a = parser->data;
+    if (a->field_len == 0)
+        return fail(a, FAILURE_PROTOCOL, "malformed HTTP: a field without a name");
     a->field_is_coding = grammar_is((struct bytes){ a->field, a->field_len }, "Transfer-Encoding");
     a->field_len = 0;
     if (a->field_is_coding && a->coded)
@@ -151,6 +161,7 @@ static int on_message_complete(llhttp_t *parser)
 }
 
 static const llhttp_settings_t callbacks = {
+    .on_status = on_reason,
     .on_header_field = on_field,
     .on_header_field_complete = on_field_complete,
     .on_header_value = on_value,
