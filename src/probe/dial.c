@@ -16,9 +16,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PLACES_MAX  16 /* addresses of a name that are tried */
-#define ROUNDS_MAX  1000
-#define RESOLV_CONF "/etc/resolv.conf"
+#define PLACES_MAX   16                /* addresses of a name that are tried */
+#define BACKLOG_WAIT INT64_C(10000000) /* ns until a Unix socket whose backlog was full is tried again */
+#define ROUNDS_MAX   1000
+#define RESOLV_CONF  "/etc/resolv.conf"
 
 /* One look-up. It outlives a dial that was cancelled: evdns calls back later even then. */
 struct lookup {
@@ -168,6 +169,18 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
     dial_finish(d);
 }
 
+/* connect() to a Unix socket does not wait until there is room in its backlog: the timer tries again. */
+static void dial_again(struct dial *d, int64_t left)
+{
+    if (left <= 0) {
+        dial_failed(d, FAILURE_TIMEOUT, "its backlog is full");
+        return;
+    }
+    dial_close(d);
+    d->next--;
+    timer_set(d->timer, left < BACKLOG_WAIT ? left : BACKLOG_WAIT);
+}
+
 /* Tries the next address. Each has an equal share of the time that is left. */
 static void dial_attempt(struct dial *d)
 {
@@ -184,7 +197,10 @@ static void dial_attempt(struct dial *d)
     if (family != AF_UNIX)
         setsockopt(d->result.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (connect(d->result.fd, (const struct sockaddr *)&place->address, place->len) < 0 && errno != EINPROGRESS) {
-        dial_failed(d, connect_class(errno), failure_errno(errno));
+        if (family == AF_UNIX && errno == EAGAIN)
+            dial_again(d, left);
+        else
+            dial_failed(d, connect_class(errno), failure_errno(errno));
         return;
     }
     d->writable = event_new(d->dialer->base, d->result.fd, EV_WRITE, on_writable, d);

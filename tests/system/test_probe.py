@@ -118,6 +118,23 @@ class Echoes(unittest.TestCase):
         with Server(echo, socket.AF_UNIX, f'\0echoprobe-{os.getpid()}'):
             probe(f'unix:@echoprobe-{os.getpid()}', '-m', 'x').succeeds(self, b'x')
 
+    def test_unix_backlog(self):
+        """A full one is waited for, as connect() would."""
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+            url = 'unix:' + os.path.join(folder, 'socket')
+            listener.bind(url.removeprefix('unix:'))
+            listener.listen(0)
+            with socket.socket(socket.AF_UNIX) as filler:
+                filler.connect(listener.getsockname())
+                probe(url, '-t', LIMIT).fails(self, 'timeout', 'its backlog is full', within=float(LIMIT) + 1)
+                with Running(url, '-m', 'x', '-t', PATIENCE) as running:
+                    threading.Event().wait(0.2)
+                    listener.accept()[0].close()
+                    sock = listener.accept()[0]
+                    sock.sendall(sock.recv(1000))
+                    self.assertEqual(running.end(), (b'x', 0))
+                    sock.close()
+
     @unittest.skipUnless(have_ipv6(), 'no IPv6')
     def test_ipv6(self):
         with Server(echo, socket.AF_INET6, ('::1', 0)) as server:
