@@ -112,7 +112,7 @@ static void dial_failed(struct dial *d, enum failure_class class, const char *wh
     timer_set(d->timer, 0);
 }
 
-/* What errno of socket() or connect() means. */
+/* What errno of connect() means. */
 static enum failure_class connect_class(int error)
 {
     switch (error) {
@@ -120,6 +120,7 @@ static enum failure_class connect_class(int error)
     case ENFILE:
     case ENOMEM:
     case ENOBUFS:
+    case EADDRNOTAVAIL: /* all local ports are in use */
         return FAILURE_SYSTEM;
     case ETIMEDOUT:
         return FAILURE_TIMEOUT;
@@ -191,7 +192,7 @@ static void dial_attempt(struct dial *d)
     timer_set(d->timer, left / (d->count - d->next + 1));
     d->result.fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (d->result.fd < 0) {
-        dial_failed(d, connect_class(errno), failure_errno(errno));
+        dial_failed(d, FAILURE_SYSTEM, failure_errno(errno));
         return;
     }
     if (family != AF_UNIX)

@@ -12,7 +12,7 @@ enum failure_class {
     FAILURE_PROTOCOL, /* the answer breaks the rules of its protocol, or a limit */
     FAILURE_MISMATCH, /* the answer is whole, and not the one that was expected */
     FAILURE_SHORT,    /* the answer ended early */
-    FAILURE_SYSTEM,   /* this end: memory, descriptors */
+    FAILURE_SYSTEM,   /* this end: memory, descriptors, ports */
     FAILURE_CLASSES
 };
 

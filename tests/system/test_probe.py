@@ -896,7 +896,7 @@ class Proxy(unittest.TestCase):
 
 DNS_SERVER = r'''
 import os, socket, struct, subprocess, sys
-folder, *command = sys.argv[1:]
+folder, prepare, *command = sys.argv[1:]
 subprocess.run(['ip', 'link', 'set', 'lo', 'up'], check=True)
 subprocess.run(['mount', '--bind', folder + '/resolv.conf', '/etc/resolv.conf'], check=True)
 subprocess.run(['mount', '--bind', folder + '/hosts', '/etc/hosts'], check=True)
@@ -929,6 +929,7 @@ if os.fork() == 0:
             answers = b'\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x7f\0\0\x01'
         head = query[:2] + struct.pack('>HHHHH', 0x8180 | code, 1, 1 if answers else 0, 0, 0)
         dns.sendto(head + question + answers, peer)
+exec(prepare)
 sys.exit(subprocess.run(command).returncode)
 '''
 
@@ -955,13 +956,13 @@ def can_unshare():
 class Names(unittest.TestCase):
     """In namespaces of its own: /etc/resolv.conf names a server there, and /etc/hosts is another one."""
 
-    def ask(self, url, *args, servers='nameserver 127.0.0.1\n'):
+    def ask(self, url, *args, servers='nameserver 127.0.0.1\n', prepare=''):
         with tempfile.TemporaryDirectory() as folder:
             for name, text in (('resolv.conf', servers), ('hosts', HOSTS)):
                 with open(os.path.join(folder, name), 'w', encoding='ascii') as file:
                     file.write(text)
-            done = subprocess.run(['unshare', '-mnpf', '--kill-child', sys.executable, '-c', DNS_SERVER, folder, *COMMAND,
-                                   url, *args], capture_output=True, timeout=6 * TIMEOUT)
+            done = subprocess.run(['unshare', '-mnpf', '--kill-child', sys.executable, '-c', DNS_SERVER, folder, prepare,
+                                   *COMMAND, url, *args], capture_output=True, timeout=6 * TIMEOUT)
         return done.returncode, done.stdout, done.stderr.decode()
 
     def fails(self, url, text, *args):
@@ -983,6 +984,22 @@ class Names(unittest.TestCase):
         for options in ('', 'options timeout:2 attempts:4\n'):
             servers = 'nameserver 127.0.0.2\nnameserver 127.0.0.1\n' + options
             self.assertEqual(self.ask('tcp://good', '-m', 'x', '-t', PATIENCE, servers=servers), (0, b'x', ''))
+
+    def test_no_port_is_left(self):
+        """At this end: the server refuses nothing."""
+        take_all = """
+try:
+    with open('/proc/sys/net/ipv4/ip_local_port_range', 'w') as file:
+        file.write('50000 50001')
+except OSError:
+    sys.exit(77)
+taken = [socket.create_connection(('127.0.0.1', 7)) for _ in range(2)]
+"""
+        status, out, err = self.ask('tcp://127.0.0.1', prepare=take_all)
+        if status == 77:
+            self.skipTest('the range of ports cannot be set')
+        self.assertEqual((status, out), (2, b''), err)
+        self.assertEqual(err, 'echoprobe: tcp://127.0.0.1: system: connect to 127.0.0.1:7: Cannot assign requested address\n')
 
     def test_no_such_name(self):
         self.fails('tcp://nosuch.example', 'nosuch.example: there is no such name')
