@@ -221,6 +221,27 @@ static void add_place(struct dial *d, const struct sockaddr *address, socklen_t 
     d->count++;
 }
 
+/* Whether this host can send there at all: connect() of a datagram socket sends nothing. */
+static bool has_route(const struct place *place)
+{
+    int fd = socket(place->address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool found = fd >= 0 && connect(fd, (const struct sockaddr *)&place->address, place->len) == 0;
+    if (fd >= 0)
+        close(fd);
+    return found;
+}
+
+/* Of several places only those with a route count, if there is any: the others have no failure worth telling. */
+static void drop_unroutable(struct dial *d)
+{
+    int kept = 0;
+    for (int i = 0; i < d->count; i++)
+        if (has_route(&d->places[i]))
+            d->places[kept++] = d->places[i];
+    if (kept > 0)
+        d->count = kept;
+}
+
 static const char *resolve_error(int error)
 {
     switch (error) {
@@ -244,6 +265,7 @@ static void on_resolved(int error, struct evutil_addrinfo *found, void *arg)
         d->lookup = NULL;
         for (const struct evutil_addrinfo *i = found; i != NULL; i = i->ai_next)
             add_place(d, i->ai_addr, (socklen_t)i->ai_addrlen);
+        drop_unroutable(d);
         if (d->count > 0)
             d->result.resolved = deadline_now();
         else

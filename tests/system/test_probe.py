@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
 from harness import SLOW, TIMEOUT, Echod, instrumented, reset
@@ -941,6 +942,13 @@ HOSTS = '''
 127.0.0.9 pair
 127.0.0.9 other
 127.0.0.1 other
+127.0.0.9 unroutable
+192.0.2.1 unroutable
+127.0.0.8 full
+192.0.2.1 full
+192.0.2.2 full
+192.0.2.1 nowhere
+192.0.2.2 nowhere
 '''
 
 
@@ -984,6 +992,27 @@ class Names(unittest.TestCase):
         for options in ('', 'options timeout:2 attempts:4\n'):
             servers = 'nameserver 127.0.0.2\nnameserver 127.0.0.1\n' + options
             self.assertEqual(self.ask('tcp://good', '-m', 'x', '-t', PATIENCE, servers=servers), (0, b'x', ''))
+
+    def test_addresses_without_a_route(self):
+        """They hide no failure of another one, and take nothing of its time; there is no route but that of lo."""
+        status, out, err = self.ask('tcp://unroutable')
+        self.assertEqual((status, out, err), (2, b'', 'echoprobe: tcp://unroutable: refused: connect to 127.0.0.9:7: '
+                                                      'Connection refused\n'))
+        fill = """
+full = socket.create_server(('127.0.0.8', 7), backlog=0)
+fillers = [socket.socket() for _ in range(4)]
+for filler in fillers:
+    filler.setblocking(False)
+    filler.connect_ex(('127.0.0.8', 7))
+"""
+        begun = time.monotonic()
+        status, out, err = self.ask('tcp://full', '-t', LIMIT, prepare=fill)
+        self.assertEqual((status, out, err), (2, b'', 'echoprobe: tcp://full: timeout: connect to 127.0.0.8:7: '
+                                                      'no answer in time\n'))
+        self.assertGreater(time.monotonic() - begun, float(LIMIT))
+        status, out, err = self.ask('tcp://nowhere')
+        self.assertEqual((status, out, err), (2, b'', 'echoprobe: tcp://nowhere: refused: connect to 192.0.2.2:7: '
+                                                      'Network is unreachable\n'))
 
     def test_no_port_is_left(self):
         """At this end: the server refuses nothing."""
