@@ -250,7 +250,7 @@ static const char *resolve_error(int error)
         return "there is no such name";
     case EVUTIL_EAI_AGAIN:
     case EVUTIL_EAI_FAIL:
-        return "the name servers give no answer";
+        return "the name servers give no usable answer";
     default:
         return evutil_gai_strerror(error);
     }

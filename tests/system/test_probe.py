@@ -928,7 +928,8 @@ if os.fork() == 0:
         code, answers = (0, b'') if good else (2, b'') if name == b'\x06broken' else (3, b'')
         if good and kind == 1:
             answers = b'\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x7f\0\0\x01'
-        head = query[:2] + struct.pack('>HHHHH', 0x8180 | code, 1, 1 if answers else 0, 0, 0)
+        truncated = 0x200 if name == b'\x04huge' else 0
+        head = query[:2] + struct.pack('>HHHHH', 0x8180 | truncated | code, 1, 1 if answers else 0, 0, 0)
         dns.sendto(head + question + answers, peer)
 exec(prepare)
 sys.exit(subprocess.run(command).returncode)
@@ -1034,7 +1035,10 @@ taken = [socket.create_connection(('127.0.0.1', 7)) for _ in range(2)]
         self.fails('tcp://nosuch.example', 'nosuch.example: there is no such name')
 
     def test_broken_server(self):
-        self.fails('tcp://broken', 'broken: the name servers give no answer', '-t', PATIENCE)
+        self.fails('tcp://broken', 'broken: the name servers give no usable answer', '-t', PATIENCE)
+
+    def test_answer_that_does_not_fit(self):
+        self.fails('tcp://huge', 'huge: the name servers give no usable answer', '-t', PATIENCE)
 
     def test_many_at_once(self):
         """More look-ups are given up at once than libevent ends in one turn of its loop."""
@@ -1045,7 +1049,7 @@ taken = [socket.create_connection(('127.0.0.1', 7)) for _ in range(2)]
 
     def test_silent_server(self):
         self.fails('tcp://quiet', 'quiet: no answer in time', '-t', '500ms')
-        self.fails('tcp://quiet', 'quiet: the name servers give no answer', '-t', PATIENCE)
+        self.fails('tcp://quiet', 'quiet: the name servers give no usable answer', '-t', PATIENCE)
 
 
 if __name__ == '__main__':
