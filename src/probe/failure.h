@@ -18,7 +18,7 @@ enum failure_class {
 
 struct failure {
     enum failure_class class;
-    char text[256]; /* no bytes of a stranger, no line end */
+    char text[384]; /* no bytes of a stranger, no line end; there is room for the longest name of a host */
 };
 
 /* The word for a class, as messages, metrics and the manual have it; "none" for FAILURE_NONE. */

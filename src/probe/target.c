@@ -40,6 +40,18 @@ static int parse_unix(const char *path, struct target *t, char *err, size_t errl
     return 0;
 }
 
+/* Labels of 1 to 63 bytes between dots (RFC 1035 section 2.3.4). */
+static bool labels_are_sound(struct bytes name)
+{
+    size_t len = 0; /* of the label so far */
+    for (size_t i = 0; i < name.len; i++) {
+        len = name.data[i] == '.' ? 0 : len + 1;
+        if (len > 63 || (len == 0 && (i == 0 || name.data[i - 1] == '.')))
+            return false;
+    }
+    return name.len > 0;
+}
+
 /* A port of 1 to 65535; empty is the default (RFC 3986 section 3.2.3). */
 static int parse_port(struct bytes port, uint16_t fallback, struct target *t, char *err, size_t errlen)
 {
@@ -73,6 +85,8 @@ static int parse_host(struct bytes host, struct target *t, char *err, size_t err
         snprintf(err, errlen, "the host is neither a name nor an address");
     else if (host.len >= sizeof t->host)
         snprintf(err, errlen, "the name of a host has at most %zu bytes", sizeof t->host - 1);
+    else if (!labels_are_sound(host))
+        snprintf(err, errlen, "the parts of a host's name between dots have 1 to 63 bytes");
     else {
         memcpy(t->host, host.data, host.len);
         t->host[host.len] = '\0';

@@ -1037,6 +1037,11 @@ taken = [socket.create_connection(('127.0.0.1', 7)) for _ in range(2)]
     def test_broken_server(self):
         self.fails('tcp://broken', 'broken: the name servers give no usable answer', '-t', PATIENCE)
 
+    def test_longest_name(self):
+        """It leaves room for what is wrong with it."""
+        name = '.'.join(['a' * 63] * 3 + ['b' * 61])
+        self.fails(f'tcp://{name}', f'{name}: there is no such name')
+
     def test_answer_that_does_not_fit(self):
         self.fails('tcp://huge', 'huge: the name servers give no usable answer', '-t', PATIENCE)
 

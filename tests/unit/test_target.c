@@ -65,6 +65,8 @@ START_TEST(test_unix)
 }
 END_TEST
 
+#define SIXTY "012345678901234567890123456789012345678901234567890123456789"
+
 START_TEST(test_unsound)
 {
     static const struct {
@@ -87,6 +89,12 @@ START_TEST(test_unsound)
         { "tcp://a%41", "neither a name" },
         { "tcp://a%4", "is not HOST" },
         { "tcp://a b", "is not HOST" },
+        { "tcp://a..b", "between dots" },
+        { "tcp://.a:7", "between dots" },
+        { "tcp://.", "between dots" },
+        { "tcp://..", "between dots" },
+        { "tcp://" SIXTY "1234.example", "between dots" },
+        { "tcp://" SIXTY ".123" SIXTY "4.example", "between dots" },
         { "tcp://u@x", "user name" },
         { "tcp://x:0", "1 to 65535" },
         { "tcp://x:65536", "1 to 65535" },
@@ -133,8 +141,10 @@ static int parse_long(const char *before, size_t len, const char *behind)
 
 START_TEST(test_longest)
 {
-    ck_assert_int_eq(parse_long("tcp://", 253, ":7"), 0);
-    ck_assert_int_eq(parse_long("tcp://", 254, ":7"), -1);
+    ck_assert_int_eq(parse_long("tcp://", 63, ":7"), 0);
+    ck_assert_int_eq(parse_long("tcp://", 64, ":7"), -1);
+    ck_assert_int_eq(parse_long("tcp://" SIXTY "." SIXTY "." SIXTY "." SIXTY ".", 9, ":7"), 0);
+    ck_assert_int_eq(parse_long("tcp://" SIXTY "." SIXTY "." SIXTY "." SIXTY ".", 10, ":7"), -1);
     ck_assert_int_eq(parse_long("unix:/", 106, ""), 0);
     ck_assert_int_eq(parse_long("unix:/", 107, ""), -1);
     ck_assert_int_eq(parse_long("http://x/", 2046, ""), 0);
