@@ -340,13 +340,14 @@ bool answer_keeps_alive(const struct exchange *x)
 
 char *answer_request(const struct target *t, size_t *len)
 {
-    static const char format[] = "GET %s HTTP/1.1\r\nHost: %s%s%s%s%s\r\nUser-Agent: echoprobe/" PACKAGE_VERSION
+    static const char format[] = "GET %s HTTP/1.1\r\nHost: %s%s%s%s%s%s\r\nUser-Agent: echoprobe/" PACKAGE_VERSION
                                  "\r\nAccept: */*\r\nCache-Control: no-cache\r\n\r\n";
     bool v6 = strchr(t->host, ':') != NULL;
     char port[8] = "", *text = NULL;
     if (!t->port_is_default)
         snprintf(port, sizeof port, "%u", t->port);
-    int n = asprintf(&text, format, t->path, v6 ? "[" : "", t->host, v6 ? "]" : "", port[0] != '\0' ? ":" : "", port);
+    int n = asprintf(&text, format, t->path, v6 ? "[" : "", t->host, v6 ? "]" : "", t->absolute ? "." : "",
+                     port[0] != '\0' ? ":" : "", port);
     *len = n >= 0 ? (size_t)n : 0;
     return n >= 0 ? text : NULL;
 }

@@ -283,7 +283,7 @@ static void on_resolved(int error, struct evutil_addrinfo *found, void *arg)
  * times; /etc/hosts counts. The absolute deadline holds in any case. That one address family has been answered for is
  * no reason to ask for the other one less often: the answer may be that there is none, and the other's packet lost.
  */
-static struct evdns_base *resolver_new(struct event_base *base)
+static struct evdns_base *resolver_new(struct event_base *base, bool absolute)
 {
     struct evdns_base *dns = evdns_base_new(base, 0);
     if (dns == NULL)
@@ -291,7 +291,7 @@ static struct evdns_base *resolver_new(struct event_base *base)
     evdns_base_set_option(dns, "timeout:", "1");
     evdns_base_set_option(dns, "attempts:", "3");
     evdns_base_set_option(dns, "getaddrinfo-allow-skew:", "3600");
-    evdns_base_resolv_conf_parse(dns, DNS_OPTIONS_ALL, RESOLV_CONF);
+    evdns_base_resolv_conf_parse(dns, absolute ? DNS_OPTIONS_ALL & ~DNS_OPTION_SEARCH : DNS_OPTIONS_ALL, RESOLV_CONF);
     return dns;
 }
 
@@ -301,9 +301,10 @@ static void dial_resolve(struct dial *d)
     char port[8];
     snprintf(port, sizeof port, "%u", d->target->port);
     struct lookup *lookup = calloc(1, sizeof *lookup);
-    if (d->dialer->dns == NULL)
-        d->dialer->dns = resolver_new(d->dialer->base);
-    if (lookup == NULL || d->dialer->dns == NULL) {
+    struct evdns_base **dns = &d->dialer->dns[d->target->absolute];
+    if (*dns == NULL)
+        *dns = resolver_new(d->dialer->base, d->target->absolute);
+    if (lookup == NULL || *dns == NULL) {
         free(lookup);
         failure_set(&d->failure, FAILURE_SYSTEM, "the resolver does not start");
         timer_set(d->timer, 0);
@@ -313,7 +314,7 @@ static void dial_resolve(struct dial *d)
     d->lookup = lookup;
     d->dialer->lookups++;
     struct evdns_getaddrinfo_request *request =
-        evdns_getaddrinfo(d->dialer->dns, d->target->host, port, &hints, on_resolved, lookup);
+        evdns_getaddrinfo(*dns, d->target->host, port, &hints, on_resolved, lookup);
     if (d->lookup != NULL) /* else it has been called already, and lookup is gone */
         lookup->request = request;
 }
@@ -388,11 +389,12 @@ void dial_cancel(struct dial *d)
 
 void dialer_free(struct dialer *dialer)
 {
-    if (dialer->dns == NULL)
-        return;
     /* what was cancelled is told from the loop only, some at a time, and needs the resolver for that */
     for (int round = 0; dialer->lookups > 0 && round < ROUNDS_MAX; round++)
         event_base_loop(dialer->base, EVLOOP_NONBLOCK);
-    evdns_base_free(dialer->dns, 0);
-    dialer->dns = NULL;
+    for (size_t i = 0; i < 2; i++) {
+        if (dialer->dns[i] != NULL)
+            evdns_base_free(dialer->dns[i], 0);
+        dialer->dns[i] = NULL;
+    }
 }

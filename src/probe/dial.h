@@ -18,7 +18,7 @@ struct dial;
 /* What all dials of a program share. */
 struct dialer {
     struct event_base *base;
-    struct evdns_base *dns;         /* NULL until a name has to be resolved */
+    struct evdns_base *dns[2];      /* for names, and for absolute ones; NULL until there is one */
     unsigned lookups;               /* that it has not told the end of */
     int proxy_version;              /* of the header to be sent; 0: none */
     struct sockaddr_storage source; /* that it tells; family 0: the socket's own */

@@ -79,6 +79,8 @@ static int parse_host(struct bytes host, struct target *t, char *err, size_t err
         bytes_skip(&host, 1);
         host.len--;
     }
+    t->absolute = host.len > 0 && host.data[host.len - 1] == '.';
+    host.len -= t->absolute;
     if (host.len == 0)
         snprintf(err, errlen, "names no host");
     else if (future || memchr(host.data, '%', host.len) != NULL)

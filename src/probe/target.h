@@ -22,7 +22,8 @@ enum scheme { SCHEME_TCP, SCHEME_TLS, SCHEME_UNIX, SCHEME_HTTP, SCHEME_HTTPS };
 struct target {
     enum scheme scheme;
     const char *url;          /* as it was given; borrowed. Printable, and well-formed UTF-8 */
-    char host[TARGET_HOST];   /* name or address without brackets; "" of a Unix socket */
+    char host[TARGET_HOST];   /* name without a dot at its end, or address without brackets; "" of a Unix socket */
+    bool absolute;            /* the dot was there: no search list counts (RFC 1034 section 3.1) */
     uint16_t port;            /* 0 of a Unix socket */
     bool port_is_default;     /* of the scheme */
     char path[TARGET_PATH];   /* HTTP: path and query; "/" where the URL has none */

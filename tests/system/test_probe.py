@@ -720,7 +720,8 @@ class Tls(unittest.TestCase):
     def test_good(self):
         with self.server() as server:
             probe(server.url('tls'), self.ca, '-m', 'x').succeeds(self, b'x')
-            probe(f'tls://localhost:{server.port}', self.ca, '-m', 'x').succeeds(self, b'x')
+            for name in ('localhost', 'localhost.'):
+                probe(f'tls://{name}:{server.port}', self.ca, '-m', 'x').succeeds(self, b'x')
             text = probe(server.url('tls'), self.ca, '-c', '1').succeeds(self).out
             self.assertRegex(text, rb'connect=[\d.]+ tls=[\d.]+ first=')
             done = probe(server.url('tls'), self.ca, '-s', '4M', '-t', PATIENCE).succeeds(self)
@@ -751,7 +752,7 @@ class Tls(unittest.TestCase):
         context.sni_callback = lambda sock, name, context: names.append(name)
         with Server(echo, context=context) as server:
             probe(server.url('tls'), '--insecure').succeeds(self)
-            probe(f'tls://localhost:{server.port}', '--insecure').succeeds(self)
+            probe(f'tls://localhost.:{server.port}', '--insecure').succeeds(self)
             probe(server.url('tls'), self.ca, '--sni=other.example').succeeds(self)
         self.assertEqual(names, [None, 'localhost', 'other.example'])
 
@@ -924,7 +925,7 @@ if os.fork() == 0:
         if name == b'\x05lossy' and kind == 1 and dropped < 2:
             dropped += 1
             continue
-        good = name in (b'\x04good', b'\x05lossy')
+        good = name in (b'\x04good', b'\x05lossy', b'\x05short\x07example')
         code, answers = (0, b'') if good else (2, b'') if name == b'\x06broken' else (3, b'')
         if good and kind == 1:
             answers = b'\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x7f\0\0\x01'
@@ -982,6 +983,7 @@ class Names(unittest.TestCase):
     def test_names(self):
         self.assertEqual(self.ask('tcp://good', '-m', 'x'), (0, b'x', ''))
         self.assertEqual(self.ask('tcp://fromhosts', '-m', 'x'), (0, b'x', ''))
+        self.assertEqual(self.ask('tcp://fromhosts.', '-m', 'x'), (0, b'x', ''))
         for name in ('both', 'pair', 'other'):  # only one of its addresses answers
             self.assertEqual(self.ask(f'tcp://{name}', '-m', 'x'), (0, b'x', ''))
 
@@ -1036,6 +1038,14 @@ taken = [socket.create_connection(('127.0.0.1', 7)) for _ in range(2)]
 
     def test_broken_server(self):
         self.fails('tcp://broken', 'broken: the name servers give no usable answer', '-t', PATIENCE)
+
+    def test_search_list(self):
+        """A dot at the end says that the name is whole."""
+        servers = 'nameserver 127.0.0.1\nsearch example\n'
+        self.assertEqual(self.ask('tcp://short', '-m', 'x', servers=servers), (0, b'x', ''))
+        self.assertEqual(self.ask('tcp://good.', '-m', 'x', servers=servers), (0, b'x', ''))
+        status, out, err = self.ask('tcp://short.', servers=servers)
+        self.assertEqual((status, out, err), (2, b'', 'echoprobe: tcp://short.: resolve: short: there is no such name\n'))
 
     def test_longest_name(self):
         """It leaves room for what is wrong with it."""

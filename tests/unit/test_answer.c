@@ -227,11 +227,9 @@ START_TEST(test_request)
     static const struct {
         const char *url, *host;
     } cases[] = {
-        { "http://x/a?b", "Host: x\r\n" },
-        { "http://x:80/a?b", "Host: x\r\n" },
-        { "http://x:81/a?b", "Host: x:81\r\n" },
-        { "https://[::1]/a?b", "Host: [::1]\r\n" },
-        { "https://[::1]:80/a?b", "Host: [::1]:80\r\n" },
+        { "http://x/a?b", "Host: x\r\n" },          { "http://x:80/a?b", "Host: x\r\n" },
+        { "http://x:81/a?b", "Host: x:81\r\n" },    { "http://x.:81/a?b", "Host: x.:81\r\n" },
+        { "https://[::1]/a?b", "Host: [::1]\r\n" }, { "https://[::1]:80/a?b", "Host: [::1]:80\r\n" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct target t;

@@ -19,6 +19,7 @@ START_TEST(test_sound)
         { "tcp://echo.example:", SCHEME_TCP, "echo.example", 7, "/", true },
         { "tcp://[::1]:65535", SCHEME_TCP, "::1", 65535, "/", false },
         { "tcp://[::1]", SCHEME_TCP, "::1", 7, "/", true },
+        { "tcp://echo.example.:9", SCHEME_TCP, "echo.example", 9, "/", false },
         { "TCP://x:00007", SCHEME_TCP, "x", 7, "/", true },
         { "tls://a_b-c.example:1", SCHEME_TLS, "a_b-c.example", 1, "/", false },
         { "tls://vhost:1", SCHEME_TLS, "vhost", 1, "/", false },
@@ -41,6 +42,7 @@ START_TEST(test_sound)
         ck_assert_str_eq(t.host, cases[i].host);
         ck_assert_str_eq(t.path, cases[i].path);
         ck_assert_ptr_eq(t.url, cases[i].url);
+        ck_assert_int_eq(t.absolute, strstr(cases[i].url, ".:") != NULL);
     }
 }
 END_TEST
@@ -91,7 +93,7 @@ START_TEST(test_unsound)
         { "tcp://a b", "is not HOST" },
         { "tcp://a..b", "between dots" },
         { "tcp://.a:7", "between dots" },
-        { "tcp://.", "between dots" },
+        { "tcp://.", "names no host" },
         { "tcp://..", "between dots" },
         { "tcp://" SIXTY "1234.example", "between dots" },
         { "tcp://" SIXTY ".123" SIXTY "4.example", "between dots" },
@@ -144,6 +146,7 @@ START_TEST(test_longest)
     ck_assert_int_eq(parse_long("tcp://", 63, ":7"), 0);
     ck_assert_int_eq(parse_long("tcp://", 64, ":7"), -1);
     ck_assert_int_eq(parse_long("tcp://" SIXTY "." SIXTY "." SIXTY "." SIXTY ".", 9, ":7"), 0);
+    ck_assert_int_eq(parse_long("tcp://" SIXTY "." SIXTY "." SIXTY "." SIXTY ".", 9, ".:7"), 0);
     ck_assert_int_eq(parse_long("tcp://" SIXTY "." SIXTY "." SIXTY "." SIXTY ".", 10, ":7"), -1);
     ck_assert_int_eq(parse_long("unix:/", 106, ""), 0);
     ck_assert_int_eq(parse_long("unix:/", 107, ""), -1);
