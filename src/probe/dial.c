@@ -9,6 +9,7 @@
 #include <event2/dns.h>
 #include <event2/event.h>
 #include <event2/util.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -319,6 +320,18 @@ static void dial_resolve(struct dial *d)
         lookup->request = request;
 }
 
+static void add_ipv6(struct dial *d, struct sockaddr_in6 *in6)
+{
+    const char *zone = d->target->zone;
+    in6->sin6_scope_id = if_nametoindex(zone);
+    if (in6->sin6_scope_id == 0)
+        in6->sin6_scope_id = (uint32_t)strtoul(zone, NULL, 10); /* the number of an interface is a zone too */
+    if (in6->sin6_scope_id == 0 && zone[0] != '\0')
+        failure_set(&d->failure, FAILURE_RESOLVE, "there is no interface %s", zone);
+    else
+        add_place(d, (const struct sockaddr *)in6, sizeof *in6);
+}
+
 /* A place that needs no look-up: a Unix socket, or an address. */
 static void dial_numeric(struct dial *d)
 {
@@ -330,7 +343,7 @@ static void dial_numeric(struct dial *d)
     else if (inet_pton(AF_INET, t->host, &in.sin_addr) == 1)
         add_place(d, (const struct sockaddr *)&in, sizeof in);
     else if (inet_pton(AF_INET6, t->host, &in6.sin6_addr) == 1)
-        add_place(d, (const struct sockaddr *)&in6, sizeof in6);
+        add_ipv6(d, &in6);
     if (d->count > 0)
         d->result.resolved = deadline_now();
 }
@@ -373,8 +386,9 @@ struct dial *dial_start(struct dialer *dialer, const struct target *t, const str
     } else {
         dial_numeric(d);
     }
-    timer_set(d->timer, d->count > 0 ? 0 : deadline - deadline_now());
-    if (d->count == 0)
+    bool settled = d->count > 0 || d->failure.class != FAILURE_NONE;
+    timer_set(d->timer, settled ? 0 : deadline - deadline_now());
+    if (!settled)
         dial_resolve(d);
     return d;
 }

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#define LITERAL_MAX 128 /* bytes of an address in brackets with zone and port that are looked at */
+
 static const struct {
     const char *prefix;
     enum scheme scheme;
@@ -97,14 +99,50 @@ static int parse_host(struct bytes host, struct target *t, char *err, size_t err
     return -1;
 }
 
+/*
+ * Of [ADDRESS%ZONE], or %25ZONE (RFC 6874 section 2), moves the zone to *t, and what is left of it to plain. All else
+ * stays as it is.
+ */
+static void take_zone(struct bytes *authority, char plain[LITERAL_MAX], struct target *t)
+{
+    const char *end = memchr(authority->data, ']', authority->len);
+    const char *begin = end != NULL ? memchr(authority->data, '%', (size_t)(end - authority->data)) : NULL;
+    if (begin == NULL || authority->data[0] != '[' || authority->len > LITERAL_MAX)
+        return;
+    const char *zone = begin + (strncmp(begin, "%25", 3) == 0 ? 3 : 1);
+    size_t len = (size_t)(end - zone), before = (size_t)(begin - authority->data);
+    if (len == 0 || len >= sizeof t->zone)
+        return;
+    memcpy(t->zone, zone, len);
+    memcpy(plain, authority->data, before);
+    memcpy(plain + before, end, authority->len - (size_t)(end - authority->data));
+    authority->len -= (size_t)(end - begin);
+    authority->data = plain;
+}
+
+static bool is_ascii(struct bytes text)
+{
+    size_t i = 0;
+    while (i < text.len && (unsigned char)text.data[i] < 0x80)
+        i++;
+    return i == text.len;
+}
+
 /* HOST[:PORT], up to where a path, query or fragment begins. */
 static int parse_authority(struct bytes authority, uint16_t port, struct target *t, char *err, size_t errlen)
 {
-    struct bytes port_text, host = authority;
+    char plain[LITERAL_MAX];
+    struct bytes port_text, host;
     if (memchr(authority.data, '@', authority.len) != NULL) {
         snprintf(err, errlen, "a user name does not belong in it");
         return -1;
     }
+    if (!is_ascii(authority)) {
+        snprintf(err, errlen, "the name of a host must be in ASCII, which for other names begins with xn--");
+        return -1;
+    }
+    take_zone(&authority, plain, t);
+    host = authority;
     if (!grammar_host(authority, &host.len, &port_text)) {
         snprintf(err, errlen, "\"%.*s\" is not HOST[:PORT]; an IPv6 address needs brackets, as in [::1]:7",
                  authority.len > 80 ? 80 : (int)authority.len, authority.data);

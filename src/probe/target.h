@@ -18,11 +18,13 @@ enum scheme { SCHEME_TCP, SCHEME_TLS, SCHEME_UNIX, SCHEME_HTTP, SCHEME_HTTPS };
 
 #define TARGET_PATH 2048
 #define TARGET_HOST 254 /* bytes of the longest name in DNS (RFC 1035 section 3.1), with its NUL */
+#define TARGET_ZONE 16  /* bytes of the longest name of an interface, with its NUL */
 
 struct target {
     enum scheme scheme;
     const char *url;          /* as it was given; borrowed. Printable, and well-formed UTF-8 */
     char host[TARGET_HOST];   /* name without a dot at its end, or address without brackets; "" of a Unix socket */
+    char zone[TARGET_ZONE];   /* the interface of a link-local address: its name, or its number; "": none */
     bool absolute;            /* the dot was there: no search list counts (RFC 1034 section 3.1) */
     uint16_t port;            /* 0 of a Unix socket */
     bool port_is_default;     /* of the scheme */

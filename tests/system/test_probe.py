@@ -140,6 +140,7 @@ class Echoes(unittest.TestCase):
     def test_ipv6(self):
         with Server(echo, socket.AF_INET6, ('::1', 0)) as server:
             probe(f'tcp://[::1]:{server.port}', '-m', 'x').succeeds(self, b'x')
+            probe('tcp://[fe80::1%nosuch]:7').fails(self, 'resolve', 'there is no interface nosuch')
 
     def test_expect(self):
         with Server(echo) as server:
@@ -897,7 +898,7 @@ class Proxy(unittest.TestCase):
 
 
 DNS_SERVER = r'''
-import os, socket, struct, subprocess, sys
+import os, socket, struct, subprocess, sys, time
 folder, prepare, *command = sys.argv[1:]
 subprocess.run(['ip', 'link', 'set', 'lo', 'up'], check=True)
 subprocess.run(['mount', '--bind', folder + '/resolv.conf', '/etc/resolv.conf'], check=True)
@@ -1038,6 +1039,30 @@ taken = [socket.create_connection(('127.0.0.1', 7)) for _ in range(2)]
 
     def test_broken_server(self):
         self.fails('tcp://broken', 'broken: the name servers give no usable answer', '-t', PATIENCE)
+
+    def test_zone(self):
+        """A link-local address, and the interface that it is one of, by name and by number."""
+        prepare = """
+if subprocess.run(['ip', 'address', 'add', 'fe80::7/64', 'dev', 'lo', 'nodad'], capture_output=True).returncode != 0:
+    sys.exit(77)
+number = socket.if_nametoindex('lo')
+listener = socket.socket(socket.AF_INET6)
+listener.bind(('fe80::7', 7, 0, number))
+listener.listen()
+if os.fork() == 0:
+    while True:
+        sock = listener.accept()[0]
+        sock.sendall(sock.recv(1000))
+        sock.close()
+with socket.socket(socket.AF_INET6) as first:   # the kernel adds the route some time after the address
+    while first.connect_ex(('fe80::7', 7, 0, number)) != 0:
+        time.sleep(0.01)
+command += [f'tcp://[fe80::7%{number}]']
+"""
+        status, out, err = self.ask('tcp://[fe80::7%lo]', '-m', 'x', 'tcp://[fe80::7%25lo]', prepare=prepare)
+        if status == 77:
+            self.skipTest('no IPv6')
+        self.assertEqual((status, out, err), (0, b'xxx', ''))
 
     def test_search_list(self):
         """A dot at the end says that the name is whole."""

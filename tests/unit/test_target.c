@@ -88,6 +88,14 @@ START_TEST(test_unsound)
         { "tcp://[::1]x", "is not HOST" },
         { "tcp://[127.0.0.1]:7", "is not HOST" },
         { "tcp://[v1.x]:7", "neither a name" },
+        { "tcp://[::1%]:7", "is not HOST" },
+        { "tcp://[::1%25]:7", "is not HOST" },
+        { "tcp://[::1%1234567890123456]:7", "is not HOST" },
+        { "tcp://[fe80::1%eth0", "is not HOST" },
+        { "tcp://x%eth0]", "is not HOST" },
+        { "tcp://b\xC3\xBC"
+          "cher.example",
+          "xn--" },
         { "tcp://a%41", "neither a name" },
         { "tcp://a%4", "is not HOST" },
         { "tcp://a b", "is not HOST" },
@@ -128,6 +136,21 @@ START_TEST(test_unsound)
 }
 END_TEST
 
+START_TEST(test_zone)
+{
+    static const char *const urls[] = { "http://[fe80::1%eth0]:8080/x%20y", "http://[fe80::1%25eth0]:8080/x%20y" };
+    for (size_t i = 0; i < 2; i++) {
+        struct target t;
+        char err[256] = "";
+        ck_assert_msg(target_parse(urls[i], &t, err, sizeof err) == 0, "%s", err);
+        ck_assert_str_eq(t.host, "fe80::1");
+        ck_assert_str_eq(t.zone, "eth0");
+        ck_assert_str_eq(t.path, "/x%20y");
+        ck_assert_uint_eq(t.port, 8080);
+    }
+}
+END_TEST
+
 /* The longest of each part, and one byte more. */
 static int parse_long(const char *before, size_t len, const char *behind)
 {
@@ -157,4 +180,4 @@ START_TEST(test_longest)
 }
 END_TEST
 
-UNIT_MAIN("target", test_sound, test_unix, test_unsound, test_longest)
+UNIT_MAIN("target", test_sound, test_unix, test_unsound, test_zone, test_longest)
