@@ -91,18 +91,30 @@ bool tlsclient_ended(struct bufferevent *b)
     return (SSL_get_shutdown(bufferevent_openssl_get_ssl(b)) & SSL_RECEIVED_SHUTDOWN) != 0;
 }
 
+/* Where sending failed, an alert may still be there to be read, which says why. NULL: there is none. */
+static const char *pending_alert(SSL *ssl)
+{
+    char byte;
+    ERR_clear_error();
+    unsigned long code = SSL_peek(ssl, &byte, 1) <= 0 ? ERR_peek_error() : 0;
+    return ERR_GET_REASON(code) >= SSL_AD_REASON_OFFSET ? ERR_reason_error_string(code) : NULL;
+}
+
 void tlsclient_explain(struct bufferevent *b, bool handshake, struct failure *f)
 {
     int error = EVUTIL_SOCKET_ERROR();
     unsigned long code = bufferevent_get_openssl_error(b);
     SSL *ssl = bufferevent_openssl_get_ssl(b);
     long verdict = SSL_get_verify_result(ssl);
+    bool reset = error == ECONNRESET || error == EPIPE;
     const char *when = handshake ? "handshake: " : "", *reason = code != 0 ? ERR_reason_error_string(code) : NULL;
+    if (reason == NULL && reset)
+        reason = pending_alert(ssl);
     if (verdict != X509_V_OK && (SSL_get_verify_mode(ssl) & SSL_VERIFY_PEER) != 0)
         failure_set(f, FAILURE_TLS, "certificate: %s", X509_verify_cert_error_string(verdict));
     else if (reason != NULL && ERR_GET_REASON(code) != SSL_R_UNEXPECTED_EOF_WHILE_READING)
         failure_set(f, FAILURE_TLS, "%s%s", when, reason);
-    else if (error == ECONNRESET || error == EPIPE)
+    else if (reset)
         failure_set(f, FAILURE_RESET, "%sthe server reset the connection", when);
     else
         failure_set(f, handshake ? FAILURE_TLS : FAILURE_SHORT, "%sthe connection ended", when);

@@ -1,11 +1,13 @@
 """echoprobe: one probe, and a ping: what is verified, printed and said, against good servers and bad ones."""
 
+import contextlib
 import json
 import os
 import re
 import resource
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -761,9 +763,22 @@ class Tls(unittest.TestCase):
         files = ['--cert=' + self.certs.path('client.pem'), '--key=' + self.certs.path('client.key')]
         with self.server(client_ca=True) as server:
             probe(server.url('tls'), self.ca, *files, '-m', 'x').succeeds(self, b'x')
-            done = probe(server.url('tls'), self.ca, '-m', 'x')
-            self.assertEqual((done.status, done.out), (2, b''))
-            self.assertRegex(done.err, r'\A[^\n]*: (tls|reset): [^\n]*\n\Z')
+            probe(server.url('tls'), self.ca, '-m', 'x').fails(self, 'tls', 'certificate required')
+
+    def test_alert_before_a_reset(self):
+        """Why the server breaks the connection is told, also when it is sending that fails."""
+        context = self.certs.context('good', client_ca=True)
+
+        def handle(sock):
+            with contextlib.suppress(ssl.SSLError), context.wrap_socket(sock.dup(), server_side=True):
+                pass
+            reset(sock)
+
+        with Server(handle) as server:
+            for _ in range(10):
+                probe(server.url('tls'), self.ca, '-s', '4M', '-t', PATIENCE).fails(self, 'tls', 'certificate required')
+            done = probe(server.url('tls'), self.ca, '-s', '4M', '-d', '50ms', '-t', PATIENCE)
+            self.assertIn('tls: tlsv13 alert certificate required', done.err)
 
     def test_files(self):
         """What is wrong with one is said as clearly as the daemon says it, and nobody is asked for a passphrase."""
