@@ -191,7 +191,7 @@ static void on_failed(void *arg, struct lane *lane, uint64_t requests, const str
     lane->retry = deadline_now() + RETRY;
     if (l->over)
         return;
-    summary_failure(l->summary, f, requests > 0 ? requests : 1);
+    summary_failure(l->summary, f, requests);
     if (!l->running && l->settled == 0) /* the very first connection */
         load_over(l);
     else

@@ -12,9 +12,8 @@ const char *const report_format_words[] = { "text", "json", "nagios", "prometheu
 static void text_ping(const struct report *r, const struct summary *s)
 {
     const struct histogram *h = s->latency;
-    fprintf(r->out, "--- %s: %" PRIu64 " probes, %" PRIu64 " lost (%.1f %%)%s\n", s->target->url, s->sent,
-            summary_lost(s), s->sent > 0 ? 100.0 * (double)summary_lost(s) / (double)s->sent : 0.0,
-            s->interrupted ? ", interrupted" : "");
+    fprintf(r->out, "--- %s: %" PRIu64 " probes, %" PRIu64 " lost (%.1f %%)%s\n", s->target->url, s->sent, s->lost,
+            s->sent > 0 ? 100.0 * (double)s->lost / (double)s->sent : 0.0, s->interrupted ? ", interrupted" : "");
     if (h->total > 0)
         fprintf(r->out, "min %.3f, median %.3f, p90 %.3f, p99 %.3f, max %.3f, jitter %.3f ms\n", (double)h->min / MS,
                 (double)histogram_quantile(h, 0.5) / MS, (double)histogram_quantile(h, 0.9) / MS,
@@ -25,7 +24,7 @@ static void text_load(const struct report *r, const struct summary *s)
 {
     const struct histogram *h = s->latency;
     fprintf(r->out, "%12" PRIu64 " %12.1f %8" PRIu64, h->total,
-            s->elapsed > 0 ? (double)h->total / ((double)s->elapsed / S) : 0.0, summary_lost(s));
+            s->elapsed > 0 ? (double)h->total / ((double)s->elapsed / S) : 0.0, s->lost);
     static const double quantiles[] = { 0.5, 0.9, 0.99, 0.999 };
     fprintf(r->out, " %9.3f", (double)h->min / MS);
     for (size_t i = 0; i < sizeof quantiles / sizeof quantiles[0]; i++)
@@ -159,10 +158,10 @@ void report_json(const struct report *r, const struct summary *s)
     fprintf(r->out, ",\"mode\":\"%s\",\"verdict\":\"%s\",\"failure\":\"%s\",\"message\":", modes[r->mode],
             verdict_word(summary_verdict(s, &r->limits)), failure_word(s->first.class));
     report_quote(r->out, why);
-    fprintf(r->out, ",\"sent\":%" PRIu64 ",\"lost\":%" PRIu64, s->sent, summary_lost(s));
+    fprintf(r->out, ",\"sent\":%" PRIu64 ",\"lost\":%" PRIu64, s->sent, s->lost);
     if (s->status != 0)
         fprintf(r->out, ",\"status\":%u", s->status);
-    if (r->mode == REPORT_ONCE && summary_lost(s) == 0)
+    if (r->mode == REPORT_ONCE && s->lost == 0)
         each_phase(r->out, &s->phases, json_phase);
     json_latency(r->out, s);
     json_failures(r->out, s);

@@ -58,7 +58,7 @@ static void show_live(const struct run *r, const struct summary *s)
 {
     if (r->command->mode == REPORT_PING && !r->command->quiet && s->latency->total > 0)
         screen_live("%s: %" PRIu64 " probes, %" PRIu64 " lost, median %.3f, max %.3f ms", s->target->url, s->sent,
-                    summary_lost(s), (double)histogram_quantile(s->latency, 0.5) / MS, (double)s->latency->max / MS);
+                    s->lost, (double)histogram_quantile(s->latency, 0.5) / MS, (double)s->latency->max / MS);
 }
 
 static void run_stop(const struct run *r)
@@ -103,7 +103,7 @@ static void on_progress(void *arg, const struct summary *s)
     double seconds = (double)s->elapsed / 1e9;
     if (!r->command->quiet)
         screen_live("%s: %.0f s, %" PRIu64 " answers (%.0f/s), %" PRIu64 " lost, p99 %.3f ms", s->target->url, seconds,
-                    s->latency->total, (double)s->latency->total / seconds, summary_lost(s),
+                    s->latency->total, (double)s->latency->total / seconds, s->lost,
                     (double)histogram_quantile(s->latency, 0.99) / MS);
 }
 

@@ -51,17 +51,10 @@ void summary_late(struct summary *s, int64_t latency, const struct failure *f)
 void summary_failure(struct summary *s, const struct failure *f, uint64_t n)
 {
     s->sent += n;
-    s->failures[f->class] += n;
+    s->lost += n;
+    s->failures[f->class] += n > 0 ? n : 1;
     if (s->first.class == FAILURE_NONE)
         s->first = *f;
-}
-
-uint64_t summary_lost(const struct summary *s)
-{
-    uint64_t lost = 0;
-    for (unsigned i = FAILURE_NONE + 1; i < FAILURE_CLASSES; i++)
-        lost += s->failures[i];
-    return lost;
 }
 
 double summary_jitter(const struct summary *s)
@@ -78,7 +71,8 @@ static int64_t summary_judged(const struct summary *s)
 enum verdict summary_verdict(const struct summary *s, const struct thresholds *limits)
 {
     int64_t latency = summary_judged(s);
-    if (s->latency->total == 0 || summary_lost(s) > 0 || (limits->critical > 0 && latency > limits->critical))
+    if (s->latency->total == 0 || s->first.class != FAILURE_NONE ||
+        (limits->critical > 0 && latency > limits->critical))
         return VERDICT_CRITICAL;
     return limits->warning > 0 && latency > limits->warning ? VERDICT_WARNING : VERDICT_OK;
 }
@@ -90,14 +84,13 @@ void summary_explain(const struct summary *s, const struct thresholds *limits, c
     text[0] = '\0';
     if (verdict == VERDICT_OK)
         return;
-    if (s->sent == 1 && summary_lost(s) == 1)
-        snprintf(text, len, "%s: %s", failure_word(s->first.class), s->first.text);
-    else if (summary_lost(s) > 0)
-        snprintf(text, len, "%" PRIu64 " of %" PRIu64 " lost; the first: %s: %s", summary_lost(s), s->sent,
+    if (s->lost > 0 && s->sent > 1)
+        snprintf(text, len, "%" PRIu64 " of %" PRIu64 " lost; the first: %s: %s", s->lost, s->sent,
                  failure_word(s->first.class), s->first.text);
+    else if (s->first.class != FAILURE_NONE)
+        snprintf(text, len, "%s: %s", failure_word(s->first.class), s->first.text);
     else if (s->sent == 0)
-        snprintf(text, len, "%s: %s", failure_word(s->first.class != FAILURE_NONE ? s->first.class : FAILURE_TIMEOUT),
-                 s->first.class != FAILURE_NONE ? s->first.text : "interrupted before there was a result");
+        snprintf(text, len, "%s: interrupted before there was a result", failure_word(FAILURE_TIMEOUT));
     else
         snprintf(text, len, "%s: %s%.3f ms is over %.3f ms", verdict_word(verdict),
                  s->sent > 1 ? "the 99th percentile of " : "", (double)summary_judged(s) / MS, (double)limit / MS);

@@ -23,14 +23,15 @@ struct thresholds {
 
 struct summary {
     const struct target *target;
-    struct histogram *latency; /* of those that succeeded, or were answered too late */
-    uint64_t sent;             /* probes or requests that came to an end, one way or the other */
-    uint64_t failures[FAILURE_CLASSES];
-    struct failure first;       /* the first failure */
-    struct probe_result phases; /* of the probe that succeeded last; its answer is NULL */
-    unsigned status;            /* the last answer's, of HTTP */
-    int64_t previous;           /* the latency before; 0: none */
-    double jitter_sum;          /* of the differences between consecutive latencies */
+    struct histogram *latency;          /* of those that succeeded, or were answered too late */
+    uint64_t sent;                      /* probes or requests that came to an end, one way or the other */
+    uint64_t lost;                      /* those of them that failed */
+    uint64_t failures[FAILURE_CLASSES]; /* those, and connections of a load that failed without a request */
+    struct failure first;               /* the first failure */
+    struct probe_result phases;         /* of the probe that succeeded last; its answer is NULL */
+    unsigned status;                    /* the last answer's, of HTTP */
+    int64_t previous;                   /* the latency before; 0: none */
+    double jitter_sum;                  /* of the differences between consecutive latencies */
     uint64_t jitter_count;
     int64_t elapsed;
     bool interrupted; /* by a signal, before all was done */
@@ -46,10 +47,9 @@ void summary_success(struct summary *s, int64_t latency);
 /* Counts one failure whose only fault is its latency, which is so kept: else the slowest would be left out. */
 void summary_late(struct summary *s, int64_t latency, const struct failure *f);
 
-/* Counts n failures of one kind. */
+/* Counts n that failed in the same way; 0: a connection that failed with nothing under way. */
 void summary_failure(struct summary *s, const struct failure *f, uint64_t n);
 
-uint64_t summary_lost(const struct summary *s);
 double summary_jitter(const struct summary *s);
 
 /* Takes the limits into account: any failure is critical, and so is it when nothing succeeded. */

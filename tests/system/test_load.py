@@ -283,7 +283,7 @@ class Bad(unittest.TestCase):
         with free_port() as sock:
             url = 'tcp://127.0.0.1:%d' % sock.getsockname()[1]
             done, said = load(url, '-n', '100', '-d', '10')
-            self.assertEqual((done.status, said['failures'], said['sent']), (2, {'refused': 1}, 1))
+            self.assertEqual((done.status, said['failures'], said['sent']), (2, {'refused': 1}, 0))
             self.assertLess(done.seconds, 2 * max(SLOW, 2))
 
     def test_echoes(self):
@@ -381,6 +381,18 @@ class Bad(unittest.TestCase):
             self.assertEqual((done.status, said['failures']), (2, {'reset': 1}), done)
             self.assertGreater(said['sent'], 10)
             self.assertEqual(len(served), 2)
+
+    def test_connections_that_fail(self):
+        """To a server that has gone: those that are tried in vain are told, and count for no requests."""
+        def handle(sock):
+            server.listener.shutdown(socket.SHUT_RDWR)
+            sock.sendall(sock.recv(64, socket.MSG_WAITALL))
+
+        with Server(handle) as server:
+            done, said = load(server.url(), '-r', '10', '-d', '1', '-t', LIMIT)
+        self.assertEqual((done.status, said['verdict'], said['sent'], said['lost']), (2, 'critical', 10, 9), done)
+        self.assertGreater(said['failures']['refused'], 1)
+        self.assertGreater(sum(said['failures'].values()), said['lost'])
 
     def test_tls(self):
         if not HAVE_OPENSSL:

@@ -56,6 +56,23 @@ START_TEST(test_failures)
 }
 END_TEST
 
+/* A connection that failed is none that was sent, and critical all the same. */
+START_TEST(test_connection)
+{
+    struct failure f = { FAILURE_REFUSED, "nobody" };
+    struct summary s = fresh();
+    summary_failure(&s, &f, 0);
+    check(&s, &none, VERDICT_CRITICAL, "refused: nobody");
+    summary_success(&s, MS);
+    summary_success(&s, MS);
+    check(&s, &none, VERDICT_CRITICAL, "refused: nobody");
+    ck_assert_uint_eq(s.sent, 2);
+    ck_assert_uint_eq(s.lost, 0);
+    ck_assert_uint_eq(s.failures[FAILURE_REFUSED], 1);
+    summary_free(&s);
+}
+END_TEST
+
 /* What came too late is lost, and its latency is not. */
 START_TEST(test_late)
 {
@@ -64,7 +81,7 @@ START_TEST(test_late)
     summary_success(&s, MS);
     summary_late(&s, 30 * MS, &late);
     check(&s, &none, VERDICT_CRITICAL, "1 of 2 lost; the first: timeout: late");
-    ck_assert_uint_eq(summary_lost(&s), 1);
+    ck_assert_uint_eq(s.lost, 1);
     ck_assert_uint_eq(s.failures[FAILURE_TIMEOUT], 1);
     ck_assert_uint_eq(s.sent, 2);
     ck_assert_uint_eq(s.latency->total, 2);
@@ -88,4 +105,4 @@ START_TEST(test_jitter)
 }
 END_TEST
 
-UNIT_MAIN("summary", test_thresholds, test_failures, test_late, test_jitter)
+UNIT_MAIN("summary", test_thresholds, test_failures, test_connection, test_late, test_jitter)
