@@ -374,6 +374,6 @@ void command_usage(FILE *out)
     }
     fputs("\n"
           "Exit status: 0 when all is well, 1 at a warning, 2 at a failure, 3 for a wrong\n"
-          "command line. See echoprobe(1).\n",
+          "command line, or output that cannot be written. See echoprobe(1).\n",
           out);
 }

@@ -16,7 +16,7 @@ static int print_and_exit(const struct command *command)
     if (fflush(stdout) == 0)
         return VERDICT_OK;
     fprintf(stderr, "echoprobe: standard output: %s\n", failure_errno(errno));
-    return VERDICT_CRITICAL;
+    return RUN_UNKNOWN;
 }
 
 /* A socket must not become what is taken for standard output or error; and to write to this one is an error. */

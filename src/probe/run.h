@@ -4,15 +4,15 @@
 
 #include "probe/command.h"
 
-/* The exit status when nothing was probed; monitoring plugins call it unknown. */
+/* The exit status when nothing was probed, or its result not written; monitoring plugins call it unknown. */
 #define RUN_UNKNOWN 3
 
 /* Says why nothing is probed, on standard error, and for a monitoring plugin on standard output too. RUN_UNKNOWN. */
 int run_refuse(const struct command *command, const char *why);
 
 /*
- * Returns the exit status: the worst verdict, or RUN_UNKNOWN when it could not begin; then, and when its output could
- * not be written, which is critical, it has said why.
+ * Returns the exit status: the worst verdict, or RUN_UNKNOWN when it could not begin, or its output not be written;
+ * then it has said why.
  */
 int run_command(const struct command *command);
 

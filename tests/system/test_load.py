@@ -454,7 +454,7 @@ class Told(unittest.TestCase):
             self.assertIn(f'Total count    = {said["sent"]:12}]\n', text)
             probe(url, '-d', '1', '--hdrplot', '/nowhere/x').usage(self, '--hdrplot: /nowhere/x: No such file')
             done = probe(url, '--hdrplot', '/dev/full', *TIME)
-            self.assertEqual(done.status, 2)
+            self.assertEqual(done.status, 3)
             self.assertIn('echoprobe: /dev/full: No space left on device\n', done.err)
 
     def test_thresholds_and_formats(self):

@@ -9,7 +9,7 @@ import tempfile
 import unittest
 
 from harness import SOURCE, run
-from prober import HAVE_OPENSSL, Certificates, Server, answer, probe
+from prober import COMMAND, HAVE_OPENSSL, Certificates, Server, answer, probe
 
 PROGRAMS = {'echod': 'echod.8', 'echoprobe': 'echoprobe.1'}
 
@@ -113,6 +113,27 @@ class Fields(unittest.TestCase):
                 self.assertEqual({name for name, _, _ in samples}, set(page))
             for label in {label for _, label, _ in samples if label}:
                 self.assertEqual({value for _, which, value in samples if which == label}, values[label])
+
+
+class Examples(unittest.TestCase):
+
+    def test_textfile_collector(self):
+        """Neither an empty nor a cut file takes the place of a whole one."""
+        with open(os.path.join(SOURCE, 'src', 'echoprobe.1'), encoding='utf-8') as file:
+            script = re.search(r'^For the textfile collector.*\n\.Bd .*\n((?:.*\n)*?)\.Ed', file.read(), re.M)[1]
+        with tempfile.TemporaryDirectory() as folder, Server(answer(b'HTTP/1.1 200 OK\r\n\r\n')) as server:
+            script = script.replace('/var/lib/node_exporter', folder).replace('tcp://echo.example', '"$URL"')
+            script = script.replace('echoprobe ', '"$@" ').replace('>echo.$$', '>${FULL-echo.$$}')
+            for url, full, whole in ((server.url('http'), None, True), ('unix:/nowhere', None, True), ('nonsense', None, False),
+                                     (server.url('http'), '/dev/full', False)):
+                with self.subTest(url=url, full=full):
+                    with open(os.path.join(folder, 'echo.prom'), 'w', encoding='ascii') as file:
+                        file.write('before\n')
+                    env = os.environ | {'URL': url} | ({'FULL': full} if full else {})
+                    subprocess.run(['sh', '-c', script, 'sh', *COMMAND], env=env, capture_output=True)
+                    with open(os.path.join(folder, 'echo.prom'), encoding='ascii') as file:
+                        self.assertEqual(file.read() != 'before\n', whole)
+                    self.assertEqual(os.listdir(folder), ['echo.prom'])
 
 
 @unittest.skipUnless(shutil.which('bash'), 'no bash')

@@ -640,20 +640,20 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(samples['echoprobe_http_status', f'{{url="{urls[0]}"}}'], 200)
 
     def test_full_disk(self):
-        """What could not be written was not said."""
+        """What could not be written was not said, so that its status is no verdict."""
         with Server(echo) as server, open('/dev/full', 'wb') as full:
             done = subprocess.run([*COMMAND, server.url(), '-m', 'x'], stdout=full, stderr=subprocess.PIPE)
-            self.assertEqual(done.returncode, 2)
+            self.assertEqual(done.returncode, 3)
             self.assertIn(b'echoprobe: standard output: No space left on device\n', done.stderr)
             done = subprocess.run([*COMMAND, '--help'], stdout=full, stderr=subprocess.PIPE)
-            self.assertEqual(done.returncode, 2)
+            self.assertEqual(done.returncode, 3)
             self.assertIn(b'echoprobe: standard output: No space left on device\n', done.stderr)
 
     def test_closed(self):
         """Nothing else takes the place of a descriptor that is not open."""
         with Server(echo) as server:
             done = probe(server.url(), '-m', 'x', preexec_fn=lambda: os.close(1))
-        self.assertEqual((done.status, done.err), (2, 'echoprobe: standard output: Bad file descriptor\n'))
+        self.assertEqual((done.status, done.err), (3, 'echoprobe: standard output: Bad file descriptor\n'))
 
     def test_nobody_reads(self):
         """A ping without an end has one where its reader goes away."""
@@ -663,7 +663,7 @@ class Verdicts(unittest.TestCase):
             done.stdout.readline()
             done.stdout.close()
             said = done.stderr.read()
-            self.assertEqual(done.wait(TIMEOUT), 2)
+            self.assertEqual(done.wait(TIMEOUT), 3)
             done.stderr.close()
             self.assertIn(b'echoprobe: standard output: Broken pipe\n', said)
 
