@@ -92,7 +92,7 @@ static void on_probed(void *arg, struct summary *s, uint64_t seq, const struct p
     }
     snprintf(text, sizeof text, "seq=%" PRIu64 ": %s: %s", seq, failure_word(result->failure.class),
              result->failure.text);
-    if (!good)
+    if (!good && r->command->format != REPORT_NAGIOS) /* whose own line is to be the first */
         complain(s->target, text);
     show_live(r, s);
 }
@@ -127,6 +127,15 @@ static void on_signal(evutil_socket_t number, short what, void *arg)
 
 /* --- Before it */
 
+int run_refuse(const struct command *command, const char *why)
+{
+    if (command->format == REPORT_NAGIOS)
+        report_unknown(stdout, why);
+    fflush(stdout); /* a plugin's line is to be the first also where both streams are one */
+    fprintf(stderr, "echoprobe: %s\n", why);
+    return RUN_UNKNOWN;
+}
+
 /* A single probe has nothing to tell when it is interrupted. */
 static int watch_signals(struct run *r)
 {
@@ -154,22 +163,19 @@ static int load_tls(struct run *r, char *err, size_t errlen)
     return 0;
 }
 
+static const struct command *running; /* for these callbacks, which take no argument */
+
 /* What libevent warns of, such as a silent name server, becomes a failure of a probe, and is told as one. */
 static void on_libevent_log(int severity, const char *text)
 {
     if (severity == EVENT_LOG_ERR)
-        fprintf(stderr, "echoprobe: %s\n", text);
+        run_refuse(running, text);
 }
-
-static bool is_plugin; /* for this callback, which takes no argument */
 
 /* libevent gives up without asking where it cannot begin, and has said why. */
 static void on_libevent_fatal(int error)
 {
     (void)error;
-    if (is_plugin)
-        report_unknown(stdout, "no event loop could be made");
-    fflush(stdout);
     _exit(RUN_UNKNOWN);
 }
 
@@ -357,20 +363,12 @@ static void run_free(struct run *r)
     }
 }
 
-int run_refuse(const struct command *command, const char *why)
-{
-    fprintf(stderr, "echoprobe: %s\n", why);
-    if (command->format == REPORT_NAGIOS)
-        report_unknown(stdout, why);
-    return RUN_UNKNOWN;
-}
-
 int run_command(const struct command *command)
 {
     struct run r = { .command = command };
     char err[512];
     int status;
-    is_plugin = command->format == REPORT_NAGIOS;
+    running = command;
     event_set_log_callback(on_libevent_log);
     event_set_fatal_callback(on_libevent_fatal);
     signal(SIGPIPE, SIG_IGN); /* OpenSSL writes without MSG_NOSIGNAL */

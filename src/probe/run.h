@@ -7,7 +7,7 @@
 /* The exit status when nothing was probed, or its result not written; monitoring plugins call it unknown. */
 #define RUN_UNKNOWN 3
 
-/* Says why nothing is probed, on standard error, and for a monitoring plugin on standard output too. RUN_UNKNOWN. */
+/* Says why nothing is probed, for a monitoring plugin on standard output first, and on standard error. RUN_UNKNOWN. */
 int run_refuse(const struct command *command, const char *why);
 
 /*
