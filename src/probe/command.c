@@ -14,7 +14,16 @@
 #define SECOND      INT64_C(1000000000)
 #define HOUR        (3600 * SECOND)
 
-enum kind { FLAG, TEXT, NUMBER, SIZE, WORD, SECONDS, MILLISECONDS }; /* times: the unit that goes without saying */
+enum kind {
+    FLAG,
+    JSON,
+    TEXT,
+    NUMBER,
+    SIZE,
+    WORD,
+    SECONDS,
+    MILLISECONDS
+}; /* times: the unit that goes without saying */
 enum modes { ONCE = 1 << REPORT_ONCE, PING = 1 << REPORT_PING, LOAD = 1 << REPORT_LOAD, ANY = ONCE | PING | LOAD };
 enum needs { NOTHING, AN_ECHO, AN_HTTP, A_TLS, A_UNIX };
 
@@ -70,7 +79,7 @@ static const struct row rows[] = {
     { ONLY_NAME + 5, SIZE, "max-size", "SIZE", ANY, AN_HTTP, FIELD(max_size), 1, 1 << 30,
       "the body may have SIZE bytes at most [1M]" },
     { 'f', WORD, "format", "FORMAT", ANY, NOTHING, FIELD(format), 0, 0, "text, json, nagios or prometheus [text]" },
-    { ONLY_NAME + 6, FLAG, "json", NULL, ANY, NOTHING, FIELD(json), 0, 0, "the same as --format=json" },
+    { ONLY_NAME + 6, JSON, "json", NULL, ANY, NOTHING, FIELD(format), 0, 0, "the same as --format=json" },
     { ONLY_NAME + 7, FLAG, "insecure", NULL, ANY, A_TLS, FIELD(insecure), 0, 0, "trust any certificate" },
     { ONLY_NAME + 8, TEXT, "ca", "FILE", ANY, A_TLS, FIELD(ca), 1, 4096,
       "trust FILE's certificates, not the system's" },
@@ -135,6 +144,10 @@ static int row_parse(const struct row *row, const char *text, struct command *c,
     void *field = (char *)c + row->offset;
     if (row->kind == FLAG) {
         *(bool *)field = true;
+        return 0;
+    }
+    if (row->kind == JSON) {
+        c->format = REPORT_JSON;
         return 0;
     }
     if (row->kind == SECONDS || row->kind == MILLISECONDS)
@@ -314,8 +327,6 @@ static int targets_parse(struct command *c, int count, char **urls, char *err, s
 
 static void defaults_fill(struct command *c)
 {
-    if (c->json)
-        c->format = REPORT_JSON;
     if (c->connect_timeout == 0 || c->connect_timeout > c->timeout)
         c->connect_timeout = c->timeout;
     if (c->mode == REPORT_LOAD && c->size == 0)

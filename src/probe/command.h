@@ -34,7 +34,6 @@ struct command {
     uint64_t max_size;
     int64_t warning, critical; /* ns; 0: none */
     unsigned format;           /* enum report_format */
-    bool json;
 
     bool insecure;
     const char *ca, *cert, *key, *sni;

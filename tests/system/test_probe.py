@@ -690,6 +690,12 @@ class Usage(unittest.TestCase):
                     self.assertEqual((done.status, done.out.decode()), (3, f'ECHOPROBE UNKNOWN - {why}\n'), done)
                     self.assertGreater(len(why), 10)
 
+    def test_last_format(self):
+        probe('--json', '-y', '-f', 'text', 'tcp://x').usage(self, 'unknown option')
+        probe('-f', 'nagios', '-y', '--json', 'tcp://x').usage(self, 'unknown option')
+        self.assertRegex(probe('--json', '-y', '-f', 'nagios', 'tcp://x').out, rb'\AECHOPROBE UNKNOWN - ')
+        self.assertRegex(probe('--json', '-f', 'nagios', 'unix:/nowhere').out, rb'\AECHOPROBE CRITICAL - ')
+
     def test_nagios_first(self):
         """A plugin's line comes before all else, for who reads both streams, too."""
         with free_port() as refused:

@@ -95,6 +95,27 @@ START_TEST(test_proxy_source)
 }
 END_TEST
 
+/* The last one counts, before and behind what is wrong. */
+START_TEST(test_format)
+{
+    static const struct {
+        const char *line;
+        unsigned format;
+    } cases[] = {
+        { "tcp://x --json -f nagios", REPORT_NAGIOS },    { "tcp://x -f nagios --json", REPORT_JSON },
+        { "--json -y -f nagios tcp://x", REPORT_NAGIOS }, { "-f nagios -y tcp://x --json", REPORT_JSON },
+        { "-f nagios --json -y tcp://x", REPORT_JSON },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct command c;
+        char err[1024];
+        parse(&c, cases[i].line, err, sizeof err);
+        ck_assert_msg(c.format == cases[i].format, "%s", cases[i].line);
+        command_free(&c);
+    }
+}
+END_TEST
+
 START_TEST(test_wrong)
 {
     static const struct {
@@ -160,4 +181,4 @@ START_TEST(test_wrong)
 }
 END_TEST
 
-UNIT_MAIN("command", test_once, test_ping, test_load, test_proxy_source, test_wrong)
+UNIT_MAIN("command", test_once, test_ping, test_load, test_proxy_source, test_format, test_wrong)
