@@ -20,16 +20,26 @@ static void text_ping(const struct report *r, const struct summary *s)
                 (double)histogram_quantile(h, 0.99) / MS, (double)h->max / MS, summary_jitter(s) / MS);
 }
 
+/* A column of a load's table; without an answer there is no time. */
+static void text_time(const struct report *r, const struct histogram *h, int64_t time)
+{
+    if (h->total > 0)
+        fprintf(r->out, " %9.3f", (double)time / MS);
+    else
+        fprintf(r->out, " %9s", "-");
+}
+
 static void text_load(const struct report *r, const struct summary *s)
 {
+    static const double quantiles[] = { 0.5, 0.9, 0.99, 0.999 };
     const struct histogram *h = s->latency;
     fprintf(r->out, "%12" PRIu64 " %12.1f %8" PRIu64, h->total,
             s->elapsed > 0 ? (double)h->total / ((double)s->elapsed / S) : 0.0, s->lost);
-    static const double quantiles[] = { 0.5, 0.9, 0.99, 0.999 };
-    fprintf(r->out, " %9.3f", (double)h->min / MS);
+    text_time(r, h, h->min);
     for (size_t i = 0; i < sizeof quantiles / sizeof quantiles[0]; i++)
-        fprintf(r->out, " %9.3f", (double)histogram_quantile(h, quantiles[i]) / MS);
-    fprintf(r->out, " %9.3f  %s%s\n", (double)h->max / MS, s->target->url, s->interrupted ? " (interrupted)" : "");
+        text_time(r, h, histogram_quantile(h, quantiles[i]));
+    text_time(r, h, h->max);
+    fprintf(r->out, "  %s%s\n", s->target->url, s->interrupted ? " (interrupted)" : "");
 }
 
 static void report_text(const struct report *r, const struct summary *summaries, size_t count)

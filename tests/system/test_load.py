@@ -439,6 +439,11 @@ class Told(unittest.TestCase):
             self.assertRegex(text, rb'7h\r\x1b\[K +answers')
             self.assertNotIn(b'\x1b', on_terminal(url, '-d', '1.5', '-q')[0])
 
+    def test_no_answer(self):
+        """There is no time where there was no answer."""
+        done = probe('unix:/nowhere/x', '-d', '1')
+        self.assertRegex(done.out, rb'\A[^\n]*\n +0 +0\.0 +0( +-){6}  unix:/nowhere/x\n\Z')
+
     def test_plot(self):
         with Echod(echo={}) as d, tempfile.NamedTemporaryFile('r') as file:
             url = 'tcp://%s:%d' % d.addr('echo')
