@@ -204,24 +204,36 @@ void report_unknown(FILE *out, const char *why)
     fputc('\n', out);
 }
 
-/* 'label'=value[unit];[warn];[crit];[min];[max]; a quote in a label is doubled. */
+/* A quote in a label is doubled; other characters would end it, or begin the values anew. */
+static void nagios_label(FILE *out, const char *url, const char *suffix)
+{
+    fputs(" '", out);
+    for (const char *p = url; *p != '\0'; p++) {
+        if (*p == '\'')
+            fputc('\'', out);
+        fputc(*p == '=' || *p == '|' ? '_' : *p, out);
+    }
+    fprintf(out, "%s'=", suffix);
+}
+
+/* 'label'=value[unit];[warn];[crit];[min];[max] of the latency and of the loss; U where there is none. */
 static void nagios_values(const struct report *r, const struct summary *s)
 {
-    fputs(" '", r->out);
-    for (const char *p = s->target->url; *p != '\0'; p++) {
-        if (*p == '\'')
-            fputc('\'', r->out);
-        fputc(*p == '=' || *p == '|' ? '_' : *p, r->out); /* they would end the label, or begin the values anew */
-    }
+    nagios_label(r->out, s->target->url, "");
     if (s->latency->total > 0)
-        fprintf(r->out, "'=%.6fs;", (double)histogram_quantile(s->latency, 0.99) / S);
+        fprintf(r->out, "%.6fs;", (double)histogram_quantile(s->latency, 0.99) / S);
     else
-        fputs("'=U;", r->out);
+        fputs("U;", r->out);
     nagios_limit(r->out, r->limits.warning);
     nagios_limit(r->out, r->limits.critical);
     fputs("0;", r->out);
     if (r->mode != REPORT_LOAD)
         fprintf(r->out, "%.6f", (double)r->timeout / S);
+    nagios_label(r->out, s->target->url, " loss");
+    if (s->sent > 0)
+        fprintf(r->out, "%.6g%%;;0;0;100", 100.0 * (double)s->lost / (double)s->sent);
+    else
+        fputs("U;;0;0;100", r->out);
 }
 
 void report_nagios(const struct report *r, const struct summary *summaries, size_t count)

@@ -472,7 +472,7 @@ class Told(unittest.TestCase):
             done = probe(server.url(), '-w', '10', '--format=nagios', *TIME)
             self.assertEqual(done.status, 1)
             self.assertRegex(done.out.decode(), r'\AECHOPROBE WARNING - \S+ warning: the 99th percentile of [^|]* \| '
-                                                r"'\S+'=\S+s;0\.010000;;0;\n\Z")
+                                                r"'\S+'=\S+s;0\.010000;;0; '\S+ loss'=0%;;0;0;100\n\Z")
             done = probe(server.url(), '-C', '10', '--format=prometheus', *TIME)
             self.assertEqual(done.status, 2)
             self.assertIn(f'echoprobe_verdict{{url="{server.url()}"}} 2\n', done.out.decode())

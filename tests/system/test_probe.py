@@ -595,18 +595,20 @@ class Verdicts(unittest.TestCase):
         path = '/nowhere/"\\'
         self.assertEqual(json.loads(probe(f'unix:{path}', '--json').out)['url'], f'unix:{path}')
 
-    VALUE = r"'[^'|=]+'=(\d+\.\d{6}s|U);(\d+\.\d{6})?;(\d+\.\d{6})?;0;\d+\.\d{6}"
+    VALUE = (r"'[^'|=]+'=(\d+\.\d{6}s|U);(\d+\.\d{6})?;(\d+\.\d{6})?;0;\d+\.\d{6}"
+             r" '[^'|=]+ loss'=\d+(\.\d+)?%;;0;0;100")
 
     def test_nagios(self):
         with Echod() as d, free_port() as refused:
             url, bad = 'http://%s:%d/x' % d.addr('web'), 'tcp://127.0.0.1:%d' % refused.getsockname()[1]
             text = probe(url, '--format=nagios', '-w', '1000', '-C', '2s', '-t', str(5 * SLOW)).succeeds(self).out.decode()
             self.assertRegex(text, rf'\AECHOPROBE OK - {url} \d+\.\d+ ms \| {self.VALUE}\n\Z')
-            self.assertIn(f's;1.000000;2.000000;0;{5 * SLOW:.6f}\n', text)
+            self.assertIn(f"s;1.000000;2.000000;0;{5 * SLOW:.6f} '{url} loss'=0%;;0;0;100\n", text)
             done = probe(url, bad, '--format=nagios')
             self.assertEqual(done.status, 2)
             self.assertRegex(done.out.decode(), rf'\AECHOPROBE CRITICAL - {url} \d+\.\d+ ms, {bad} refused: [^|]* '
                                                 rf'\| {self.VALUE} {self.VALUE}\n\Z')
+            self.assertIn(f" '{bad} loss'=100%;", done.out.decode())
 
     def test_nagios_bar(self):
         """Values begin behind the bar, so that there is no other one."""
