@@ -277,7 +277,8 @@ static void metric(FILE *out, const char *name, const struct summary *s, const c
     report_quote(out, s->target->url);
     if (label != NULL)
         fprintf(out, ",%s=\"%s\"", label, value);
-    fprintf(out, "} %.9g\n", number);
+    /* a counter keeps its digits; of a time a nanosecond is enough */
+    fprintf(out, "} %.*g\n", number < 0x1p53 && number == (double)(int64_t)number ? 17 : 9, number);
 }
 
 static void metric_phases(FILE *out, const struct summary *s)
