@@ -82,18 +82,19 @@ struct exchange *echo_new(struct bytes message, bool half_close, const char *exp
 
 char *echo_nonce(uint64_t seq, size_t size, size_t *len)
 {
-    uint64_t random = 0;
+    uint64_t random[ECHO_LINE / sizeof(uint64_t)];
     char head[64];
-    if (getrandom(&random, sizeof random, 0) != sizeof random)
+    if (getrandom(random, sizeof random, 0) != sizeof random)
         return NULL;
-    size_t n = (size_t)snprintf(head, sizeof head, "echoprobe %" PRIu64 " %016" PRIx64 "\n", seq, random);
+    size_t n = (size_t)snprintf(head, sizeof head, "echoprobe %" PRIu64 " %016" PRIx64 "\n", seq, random[0]);
     *len = size > 0 ? size : n;
     char *nonce = malloc(*len);
+    bool line = *len >= ECHO_LINE;
     /* a long one repeats what it begins with; of a short one the random end matters most */
-    const char *from = *len < n ? head + n - *len : head;
+    const char *from = line ? head + (*len < n ? n - *len : 0) : (const char *)random;
     for (size_t i = 0; nonce != NULL && i < *len; i++)
         nonce[i] = from[i % n];
-    if (nonce != NULL)
+    if (nonce != NULL && line)
         nonce[*len - 1] = '\n';
     return nonce;
 }

@@ -13,9 +13,12 @@
  */
 struct exchange *echo_new(struct bytes message, bool half_close, const char *expect);
 
+#define ECHO_LINE 16 /* bytes of the shortest nonce that is a line */
+
 /*
  * A message that was never sent before: SIZE bytes that begin with a sequence number and 64 random bits, and end with a
- * newline. With size 0 it is as long as it needs. NULL when memory ran out; the caller frees it.
+ * newline. With size 0 it is as long as it needs; below ECHO_LINE it is nothing but random bytes, for all are needed.
+ * NULL when memory ran out; the caller frees it.
  */
 char *echo_nonce(uint64_t seq, size_t size, size_t *len);
 

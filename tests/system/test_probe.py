@@ -80,6 +80,9 @@ class Echoes(unittest.TestCase):
         with Server(cached) as server:
             probe(server.url()).succeeds(self)
             probe(server.url()).fails(self, 'mismatch', r'byte \d+ of the echo')
+            first.clear()
+            done = probe(server.url(), '-s', '1', '-c', '16', '-I', '1ms')  # each is like the first once in 256 times
+            self.assertIn('mismatch: byte 1 of the echo', done.err)
 
     def test_sizes(self):
         with Echod(echo={}) as d:

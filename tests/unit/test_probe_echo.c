@@ -79,15 +79,31 @@ START_TEST(test_nonce)
     for (size_t size = 1; size <= 100; size++) {
         a = echo_nonce(1, size, &len);
         ck_assert_uint_eq(len, size);
-        ck_assert_int_eq(a[len - 1], '\n');
+        if (size >= ECHO_LINE)
+            ck_assert_int_eq(a[len - 1], '\n');
         free(a);
     }
-    a = echo_nonce(1, 10, &len);
-    b = echo_nonce(1, 10, &len);
-    ck_assert(memcmp(a, b, 10) != 0); /* 36 random bits */
+    a = echo_nonce(1, ECHO_LINE, &len);
+    b = echo_nonce(1, ECHO_LINE, &len);
+    ck_assert(memcmp(a, b, ECHO_LINE) != 0); /* 60 random bits */
     free(a);
     free(b);
 }
 END_TEST
 
-UNIT_MAIN("echo", test_verdicts, test_empty, test_nonce)
+/* Of 16 nonces of one byte, 15 are that of the first by chance only once in 2^120. */
+START_TEST(test_short_nonce)
+{
+    size_t len, same = 0;
+    char first = 0;
+    for (uint64_t i = 0; i < 16; i++) {
+        char *nonce = echo_nonce(i, 1, &len);
+        first = i == 0 ? nonce[0] : first;
+        same += nonce[0] == first;
+        free(nonce);
+    }
+    ck_assert_uint_lt(same, 16);
+}
+END_TEST
+
+UNIT_MAIN("echo", test_verdicts, test_empty, test_nonce, test_short_nonce)
