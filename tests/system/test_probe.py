@@ -991,8 +991,11 @@ HOSTS = '''
 '''
 
 
+UNSHARE = ['unshare', '-mnpf', '--mount-proc', '--kill-child']
+
+
 def can_unshare():
-    command = ['unshare', '-mnpf', '--kill-child', 'sh', '-c', 'ip link set lo up && mount --bind /dev/null /etc/hosts']
+    command = [*UNSHARE, 'sh', '-c', 'ip link set lo up && mount --bind /dev/null /etc/hosts']
     try:
         return subprocess.run(command, capture_output=True, timeout=TIMEOUT).returncode == 0
     except OSError:
@@ -1008,8 +1011,8 @@ class Names(unittest.TestCase):
             for name, text in (('resolv.conf', servers), ('hosts', HOSTS)):
                 with open(os.path.join(folder, name), 'w', encoding='ascii') as file:
                     file.write(text)
-            done = subprocess.run(['unshare', '-mnpf', '--kill-child', sys.executable, '-c', DNS_SERVER, folder, prepare,
-                                   *COMMAND, url, *args], capture_output=True, timeout=6 * TIMEOUT)
+            done = subprocess.run([*UNSHARE, sys.executable, '-c', DNS_SERVER, folder, prepare, *COMMAND, url, *args],
+                                  capture_output=True, timeout=6 * TIMEOUT)
         return done.returncode, done.stdout, done.stderr.decode()
 
     def fails(self, url, text, *args):
