@@ -14,16 +14,9 @@
 #define SECOND      INT64_C(1000000000)
 #define HOUR        (3600 * SECOND)
 
-enum kind {
-    FLAG,
-    JSON,
-    TEXT,
-    NUMBER,
-    SIZE,
-    WORD,
-    SECONDS,
-    MILLISECONDS
-}; /* times: the unit that goes without saying */
+/* Of times: the unit that goes without saying. */
+enum kind { FLAG, JSON, TEXT, NUMBER, SIZE, WORD, SECONDS, MILLISECONDS };
+
 enum modes { ONCE = 1 << REPORT_ONCE, PING = 1 << REPORT_PING, LOAD = 1 << REPORT_LOAD, ANY = ONCE | PING | LOAD };
 enum needs { NOTHING, AN_ECHO, AN_HTTP, A_TLS, A_UNIX };
 
