@@ -71,7 +71,8 @@ def latency(protocol, results):
     say()
     say(f"Latency of {named(protocol)}, open loop at {results['rate']:,.0f} a second, half of what the")
     say("bare loop can do, for all alike; timed from when a request was due. Of rounds of")
-    say(f"{1000 * results['seconds']:.0f} ms those count in which nothing else took a core. Slow: p99.9 over 5 times the bare's.")
+    say(f"{1000 * results['seconds']:.0f} ms those count in which nothing else took a core; slow ones have a p99.9 of over")
+    say("5 times the bare loop's.")
     say()
     say(f"{'':10}{'p50':>9}{'p99':>9}{'p99.9':>9}{'p99.99':>9}  p99.9 ratio    slow rounds")
     for name, one in results["servers"].items():
