@@ -219,6 +219,7 @@ static uint64_t conn_undelivered(const struct connection *c)
 {
     int queued = 0;
     ioctl(conn_fd(c), SIOCOUTQ, &queued);
+    queued -= c->phase == PHASE_LINGERING; /* our FIN */
     uint64_t most = conn_sent(c),
              sent = queued > 0 ? (uint64_t)queued : 0; /* a unix socket counts its own memory too */
     return conn_unsent(c) + (sent < most ? sent : most);
@@ -242,8 +243,8 @@ static void conn_linger(struct connection *c)
         return;
     }
     shutdown(conn_fd(c), SHUT_WR);
-    bool delivered = conn_undelivered(c) == 0;
     c->phase = PHASE_LINGERING;
+    bool delivered = conn_undelivered(c) == 0;
     if (!conn_set_timeout(c, delivered ? LINGER_TOTAL : FLUSH_TOTAL) || !conn_touch(c, conn_quiet(c)) ||
         event_add(&c->readable, NULL) < 0)
         conn_end(c, CONN_ERROR);

@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <netinet/in.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <signal.h>
@@ -273,19 +275,39 @@ static void teardown(void)
     event_base_free(base);
 }
 
+static void join_ends(struct peer *peer, int ours, int theirs)
+{
+    struct address address = { .len = sizeof(struct sockaddr_in) };
+    address.sa.v4 = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(4711) };
+    memset(peer, 0, sizeof *peer);
+    peer->fd = theirs;
+    expected_to_end++;
+    ck_assert(conn_open(&pool, &settings, ours, &address, deadline_now(), &ended));
+}
+
 /* Small buffers in the kernel, so that little is needed to fill them. */
 static void join(struct peer *peer)
 {
-    struct address address = { .len = sizeof(struct sockaddr_in) };
     int ends[2], size = 16384;
-    address.sa.v4 = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(4711) };
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
     setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
     setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-    memset(peer, 0, sizeof *peer);
-    peer->fd = ends[1];
-    expected_to_end++;
-    ck_assert(conn_open(&pool, &settings, ends[0], &address, deadline_now(), &ended));
+    join_ends(peer, ends[0], ends[1]);
+}
+
+static void join_tcp(struct peer *peer)
+{
+    struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t len = sizeof in;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), theirs = socket(AF_INET, SOCK_STREAM, 0);
+    ck_assert_int_eq(bind(listener, (const struct sockaddr *)&in, len), 0);
+    ck_assert_int_eq(listen(listener, 1), 0);
+    ck_assert_int_eq(getsockname(listener, (struct sockaddr *)&in, &len), 0);
+    ck_assert_int_eq(connect(theirs, (const struct sockaddr *)&in, len), 0);
+    int ours = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    ck_assert_int_eq(fcntl(theirs, F_SETFL, O_NONBLOCK), 0);
+    close(listener);
+    join_ends(peer, ours, theirs);
 }
 
 /* Sends as much of it as the socket takes. */
@@ -1127,6 +1149,30 @@ START_TEST(test_quiet_linger_of_slow_reader)
     ck_assert_int_eq(ended, 0);
     pass(NULL, 5 * SECOND);
     pass(NULL, 5 * SECOND);
+    ck_assert_int_eq(ended, 1);
+    leave(&peer);
+    teardown();
+}
+END_TEST
+
+/* One that has vanished has had everything, though it does not confirm our end. */
+START_TEST(test_linger_for_nobody)
+{
+    static struct sock_filter drop[] = { BPF_STMT(BPF_RET | BPF_K, 0) };
+    static const struct sock_fprog program = { .len = 1, .filter = drop };
+    struct peer peer;
+    setup(&obedient);
+    orders.open.put = 10;
+    orders.style = INPUT_ORDER;
+    orders.input.next = HANDLER_FINISH;
+    join_tcp(&peer);
+    until(&peer, peer.got == 10);
+    ck_assert_int_eq(setsockopt(peer.fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program), 0);
+    say(&peer, "x");
+    until(NULL, told.taken == 1);
+    pass(NULL, 4999);
+    ck_assert_int_eq(ended, 0);
+    pass(NULL, 1);
     ck_assert_int_eq(ended, 1);
     leave(&peer);
     teardown();
@@ -2128,10 +2174,10 @@ UNIT_MAIN("conn", test_order_of_hooks, test_what_a_hook_sees, test_defaults, tes
           test_enough_output, test_pause, test_half_close_while_paused, test_relay, test_relay_without_pipe,
           test_relay_reset, test_unread_while_paused, test_pause_from_the_beginning, test_eof_once, test_timeout,
           test_timeout_is_absolute, test_timeout_set_anew, test_timeout_again, test_no_timeout_behind_finish, test_idle,
-          test_not_idle, test_slow_reader, test_quiet_linger, test_quiet_linger_of_slow_reader, test_loud_linger,
-          test_drain, test_announced, test_drain_finishes, test_drain_aborts, test_drain_behind_the_end,
-          test_abort_of_a_pool, test_many_come_and_go, test_reasons, test_bytes_that_were_sent, test_much_unread_of_tls,
-          test_header_split, test_header_byte_by_byte, test_header_local, test_header_failures, test_header_and_close,
-          test_header_deadline, test_drain_in_the_header, test_tls_order, test_tls_cut, test_tls_failures,
-          test_tls_deadline, test_tls_pause, test_tls_end_while_paused, test_tls_key_updates, test_tls_behind_a_header,
-          test_tls_finish, test_tls_drain)
+          test_not_idle, test_slow_reader, test_quiet_linger, test_quiet_linger_of_slow_reader, test_linger_for_nobody,
+          test_loud_linger, test_drain, test_announced, test_drain_finishes, test_drain_aborts,
+          test_drain_behind_the_end, test_abort_of_a_pool, test_many_come_and_go, test_reasons,
+          test_bytes_that_were_sent, test_much_unread_of_tls, test_header_split, test_header_byte_by_byte,
+          test_header_local, test_header_failures, test_header_and_close, test_header_deadline,
+          test_drain_in_the_header, test_tls_order, test_tls_cut, test_tls_failures, test_tls_deadline, test_tls_pause,
+          test_tls_end_while_paused, test_tls_key_updates, test_tls_behind_a_header, test_tls_finish, test_tls_drain)
