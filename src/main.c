@@ -96,9 +96,13 @@ static int command_parse(struct command *command, int argc, char **argv)
 static struct config *load(void *arg, config_report *report, void *report_arg)
 {
     struct command *command = arg;
-    if (command->path == NULL && (access(DEFAULT_CONFIG, F_OK) == 0 || errno != ENOENT))
-        command->path = DEFAULT_CONFIG;
-    return config_load(command->path, builtin, handlers, report, report_arg);
+    const char *path = command->path;
+    if (path == NULL && (access(DEFAULT_CONFIG, F_OK) == 0 || errno != ENOENT))
+        path = DEFAULT_CONFIG;
+    struct config *config = config_load(path, builtin, handlers, report, report_arg);
+    if (config != NULL)
+        command->path = path;
+    return config;
 }
 
 /* A socket must not become what somebody takes for standard error. */
