@@ -282,16 +282,19 @@ static void on_resolved(int error, struct evutil_addrinfo *found, void *arg)
 /*
  * A loop for names. Where /etc/resolv.conf says nothing else, a server has one second for an answer and is asked three
  * times; /etc/hosts counts. The absolute deadline holds in any case. That one address family has been answered for is
- * no reason to ask for the other one less often: the answer may be that there is none, and the other's packet lost.
+ * no reason to ask for the other one less often: the answer may be that there is none, and the other's packet lost. But
+ * it must not wait for the other in vain: patience (ns) bounds that.
  */
-static struct evdns_base *resolver_new(struct event_base *base, bool absolute)
+static struct evdns_base *resolver_new(struct event_base *base, bool absolute, int64_t patience)
 {
+    char skew[32];
     struct evdns_base *dns = evdns_base_new(base, 0);
     if (dns == NULL)
         return NULL;
     evdns_base_set_option(dns, "timeout:", "1");
     evdns_base_set_option(dns, "attempts:", "3");
-    evdns_base_set_option(dns, "getaddrinfo-allow-skew:", "3600");
+    snprintf(skew, sizeof skew, "%.3f", (double)patience / 1e9);
+    evdns_base_set_option(dns, "getaddrinfo-allow-skew:", skew);
     evdns_base_resolv_conf_parse(dns, absolute ? DNS_OPTIONS_ALL & ~DNS_OPTION_SEARCH : DNS_OPTIONS_ALL, RESOLV_CONF);
     return dns;
 }
@@ -304,7 +307,7 @@ static void dial_resolve(struct dial *d)
     struct lookup *lookup = calloc(1, sizeof *lookup);
     struct evdns_base **dns = &d->dialer->dns[d->target->absolute];
     if (*dns == NULL)
-        *dns = resolver_new(d->dialer->base, d->target->absolute);
+        *dns = resolver_new(d->dialer->base, d->target->absolute, (d->deadline - deadline_now()) / 2);
     if (lookup == NULL || *dns == NULL) {
         free(lookup);
         failure_set(&d->failure, FAILURE_SYSTEM, "the resolver does not start");
@@ -323,9 +326,11 @@ static void dial_resolve(struct dial *d)
 static void add_ipv6(struct dial *d, struct sockaddr_in6 *in6)
 {
     const char *zone = d->target->zone;
+    char *end;
+    unsigned long number = strtoul(zone, &end, 10); /* of an interface, which is a zone too */
     in6->sin6_scope_id = if_nametoindex(zone);
-    if (in6->sin6_scope_id == 0)
-        in6->sin6_scope_id = (uint32_t)strtoul(zone, NULL, 10); /* the number of an interface is a zone too */
+    if (in6->sin6_scope_id == 0 && *end == '\0')
+        in6->sin6_scope_id = (uint32_t)number;
     if (in6->sin6_scope_id == 0 && zone[0] != '\0')
         failure_set(&d->failure, FAILURE_RESOLVE, "there is no interface %s", zone);
     else

@@ -146,6 +146,7 @@ class Echoes(unittest.TestCase):
         with Server(echo, socket.AF_INET6, ('::1', 0)) as server:
             probe(f'tcp://[::1]:{server.port}', '-m', 'x').succeeds(self, b'x')
             probe('tcp://[fe80::1%nosuch]:7').fails(self, 'resolve', 'there is no interface nosuch')
+            probe('tcp://[fe80::1%1such]:7').fails(self, 'resolve', 'there is no interface 1such')
 
     def test_expect(self):
         with Server(echo) as server:
@@ -957,12 +958,12 @@ if os.fork() == 0:
         name = query[12:query.index(b'\0', 12)].lower()    # evdns plays with the case, and looks for the same
         kind = struct.unpack('>H', query[13 + len(name):15 + len(name)])[0]
         question = query[12:17 + len(name)]
-        if name == b'\x05quiet':
+        if name == b'\x05quiet' or name == b'\x04half' and kind == 28:
             continue
         if name == b'\x05lossy' and kind == 1 and dropped < 2:
             dropped += 1
             continue
-        good = name in (b'\x04good', b'\x05lossy', b'\x05short\x07example')
+        good = name in (b'\x04good', b'\x04half', b'\x05lossy', b'\x05short\x07example')
         code, answers = (0, b'') if good else (2, b'') if name == b'\x06broken' else (3, b'')
         if good and kind == 1:
             answers = b'\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x7f\0\0\x01'
@@ -1030,6 +1031,11 @@ class Names(unittest.TestCase):
     def test_lost_queries(self):
         """An answer of one address family does not end the look-up while the other's is still asked for again."""
         self.assertEqual(self.ask('tcp://lossy', '-m', 'x', '-t', PATIENCE), (0, b'x', ''))
+
+    def test_family_without_an_answer(self):
+        """The addresses of the other one are used in time, however long the servers would be asked."""
+        servers = 'nameserver 127.0.0.1\noptions timeout:30\n'
+        self.assertEqual(self.ask('tcp://half', '-m', 'x', '-t', f'{4 * SLOW}s', servers=servers), (0, b'x', ''))
 
     def test_silent_server_before_a_good_one(self):
         for options in ('', 'options timeout:2 attempts:4\n'):
