@@ -241,10 +241,15 @@ static bool http_input(struct lane *lane, struct bytes in, int64_t now)
     return true;
 }
 
-/* What servers such as haproxy say before they close an idle connection (RFC 9110 section 15.5.9). */
-static bool is_request_timeout(struct bytes in)
+/*
+ * What servers such as haproxy say before they close an idle connection (RFC 9110 section 15.5.9). With a request under
+ * way it is that only if it announces the close, and an answer else.
+ */
+static bool is_lapse(const struct lane *lane, struct bytes in)
 {
-    return in.len > 12 && memcmp(in.data, "HTTP/1.", 7) == 0 && memcmp(in.data + 8, " 408", 4) == 0;
+    static const char close[] = "\r\nConnection: close\r\n";
+    return in.len > 12 && memcmp(in.data, "HTTP/1.", 7) == 0 && memcmp(in.data + 8, " 408", 4) == 0 &&
+           (lane->under_way == 0 || memmem(in.data, in.len, close, sizeof close - 1) != NULL);
 }
 
 static void lane_input(struct lane *lane, size_t len)
@@ -252,7 +257,7 @@ static void lane_input(struct lane *lane, size_t len)
     struct lanes *all = lane->lanes;
     struct bytes in = { .data = all->input, .len = len };
     int64_t now = deadline_now();
-    if (lane->idle && lane->reader != NULL && is_request_timeout(in)) {
+    if (lane->idle && lane->reader != NULL && is_lapse(lane, in)) {
         lane_lapse(lane);
         return;
     }

@@ -191,6 +191,20 @@ class Rates(unittest.TestCase):
                 self.assertEqual((done.status, done.err, said['sent'], said['lost']), (0, '', 10, 0), done)
                 self.assertLessEqual(server.count, 8)
 
+    def test_answers_of_408(self):
+        """One that announces no close is an answer, also on a connection that was idle."""
+        asked = []
+
+        def handle(sock):
+            while True:
+                asked.append(read_head(sock))
+                sock.sendall(b'HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n')
+
+        with Server(handle) as server:
+            done, said = load(server.url('http'), '-n', '1', '-r', '20', '-d', '0.5', '--expect-status', '408')
+            self.assertEqual((done.status, done.err, said['sent'], said['lost']), (0, '', 10, 0), done)
+            self.assertEqual((len(asked), server.count), (10, 1))
+
     def test_part_of_a_request(self):
         """The first one is due at the begin, so there is always one."""
         with Server(echo) as server:
