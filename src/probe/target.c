@@ -51,7 +51,7 @@ static bool labels_are_sound(struct bytes name)
         if (len > 63 || (len == 0 && (i == 0 || name.data[i - 1] == '.')))
             return false;
     }
-    return name.len > 0;
+    return len > 0;
 }
 
 /* A port of 1 to 65535; empty is the default (RFC 3986 section 3.2.3). */

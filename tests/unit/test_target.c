@@ -103,6 +103,7 @@ START_TEST(test_unsound)
         { "tcp://.a:7", "between dots" },
         { "tcp://.", "names no host" },
         { "tcp://..", "between dots" },
+        { "tcp://a..:7", "between dots" },
         { "tcp://" SIXTY "1234.example", "between dots" },
         { "tcp://" SIXTY ".123" SIXTY "4.example", "between dots" },
         { "tcp://u@x", "user name" },
