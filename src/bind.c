@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BACKLOG 4096 /* the kernel lowers it to net.core.somaxconn */
@@ -161,15 +162,21 @@ static int bind_path(int fd, const struct sockaddr_un *un, socklen_t len, const 
 
 /*
  * Of two processes that replace a path at one moment, one waits: the other holds an abstract name made of the path. Who
- * holds names for longer than a second, in the life of this process, is none of these, and nobody to wait for. The
- * descriptor, or -1.
+ * makes us wait for longer than a second in a minute is none of these, and nobody to wait for. The descriptor, or -1.
  */
 static int lock_path(const char *path)
 {
-    static int tries = 0;
+    static time_t minute;
+    static int tries;
     struct sockaddr_un un;
     char name[sizeof un.sun_path];
     int fd = open_unix();
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (now.tv_sec - minute >= 60) {
+        minute = now.tv_sec;
+        tries = 0;
+    }
     snprintf(name, sizeof name, "@echod-bind:%s", path);
     socklen_t len = unix_address(name, &un);
     while (fd >= 0 && bind(fd, (const struct sockaddr *)&un, len) < 0) {
