@@ -32,7 +32,7 @@ struct round {
     uint64_t done, bytes;       /* requests answered, and the bytes of their replies */
     uint64_t missed;            /* open loop: requests that were due, and still found no connection a round later */
     int64_t elapsed;            /* nanoseconds */
-    int64_t stall;              /* open loop: nanoseconds of the load's longest turn: it was kept from its core */
+    int64_t stall;              /* open loop: nanoseconds that the load's longest turn took beyond its work */
     struct histogram latencies; /* open loop: nanoseconds */
 };
 

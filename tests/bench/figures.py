@@ -22,7 +22,7 @@ LATENCIES = ("p50", "p99", "p99.9", "p99.99")
 LATENCY_TURNS = 1000
 LATENCY_SECONDS = 0.02
 LATENCY_CONNECTIONS = 64
-QUIET = 100000  # nanoseconds: the load's turn, and the server's wait for its core, in a round that nobody disturbed
+QUIET = 100000  # nanoseconds: the load's turn beyond its work, and the server's wait for its core, in a round that nobody disturbed
 ENOUGH = 50     # such rounds for a figure
 STARTS = 25
 RELOADS = 9
@@ -50,6 +50,14 @@ def half_load(bench, load):
     load.run(f"{bench.options.warm_up}s")
     rounds = [load.run(f"{bench.options.seconds}s") for _ in range(9)]
     return max(each["requests"] / each["elapsed"] for each in rounds) / 2
+
+
+def open_loads(bench, what, servers, load_word, stack):
+    def begin(server):
+        return stack.enter_context(Load(bench.lab.tool("load"), server, load_word, LATENCY_CONNECTIONS))
+
+    loads = {contender: bench.guarded(contender, what, begin, server) for contender, server in servers.items()}
+    return {contender: load for contender, load in loads.items() if load}
 
 
 def latency_round(server, load, seconds, rate):
@@ -94,11 +102,12 @@ def measure_latency(bench, protocol):
     what, load_word = f"latency of {protocol}", "echo:64" if protocol == "echo" else "http"
     turns, seconds = (3, 0.02) if bench.options.short else (LATENCY_TURNS, LATENCY_SECONDS)
     with bench.servers(what, protocol, "plain") as servers, contextlib.ExitStack() as stack:
-        loads = {contender: stack.enter_context(Load(bench.lab.tool("load"), server, load_word, LATENCY_CONNECTIONS))
-                 for contender, server in servers.items()}
+        loads = open_loads(bench, what, servers, load_word, stack)
+        servers = {contender: servers[contender] for contender in loads}
         rate = half_load(bench, next(load for contender, load in loads.items() if contender.name == "bare"))
         all_rounds = [latency_turn(bench, what, servers, loads, seconds, rate, number) for number in range(turns)]
-    rounds = {one.name: [each[one.name] for each in all_rounds if one.name in each] for one in servers}
+    rounds = {one.name: [each[one.name] for each in all_rounds if one.name in each] for one in servers
+              if not bench.is_out(one, what)}
     quiet = {name: [each for each in those if each["quiet"] and not each["missed"]] for name, those in rounds.items()}
     results = {}
     for name, those in quiet.items():
