@@ -22,6 +22,8 @@ struct admission_address {
     uint64_t open;
 };
 
+static struct admission_address spare_place; /* stands for a spare place: there is nothing to count in it */
+
 static int compare_addresses(const void *a, const void *b)
 {
     /* address_network() leaves no byte unset
@@ -49,6 +51,16 @@ static bool count_take(atomic_size_t *count, uint64_t most)
 static void count_release(atomic_size_t *count)
 {
     atomic_fetch_sub_explicit(count, 1, memory_order_relaxed);
+}
+
+/* A spare place for a listener that may have it where there is no other. */
+static bool spare_take(struct admission *admission, const struct admission_limits *limits,
+                       struct admission_address **address)
+{
+    if (!limits->operates || !count_take(&admission->spare, ADMISSION_SPARE))
+        return false;
+    *address = &spare_place;
+    return true;
 }
 
 /*
@@ -86,8 +98,8 @@ static struct admission_address *address_find(struct admission *admission, const
     return NULL;
 }
 
-enum refusal admission_take_address(struct admission *admission, const struct admission_limits *limits,
-                                    const struct address *peer, struct admission_address **address)
+static enum refusal address_take(struct admission *admission, const struct admission_limits *limits,
+                                 const struct address *peer, struct admission_address **address)
 {
     *address = NULL;
     if (limits->address_connections == 0)
@@ -108,6 +120,16 @@ enum refusal admission_take_address(struct admission *admission, const struct ad
     return refusal;
 }
 
+enum refusal admission_take_address(struct admission *admission, const struct admission_limits *limits,
+                                    const struct address *peer, struct admission_address **address)
+{
+    enum refusal refusal = address_take(admission, limits, peer, address);
+    if (refusal != REFUSED_ADDRESS || !spare_take(admission, limits, address))
+        return refusal;
+    count_release(&admission->open);
+    return REFUSALS;
+}
+
 static void address_release(struct admission *admission, struct admission_address *address)
 {
     pthread_mutex_lock(&admission->lock);
@@ -124,13 +146,13 @@ enum refusal admission_take(struct admission *admission, struct admission_gate *
 {
     enum refusal refusal = REFUSALS;
     *address = NULL;
-    if (!count_take(&admission->open, limits->connections))
-        return REFUSED_CONNECTIONS;
-    if (!count_take(&gate->open, limits->listener_connections)) {
-        count_release(&admission->open);
+    if (!count_take(&gate->open, limits->listener_connections))
         return REFUSED_LISTENER;
+    if (!count_take(&admission->open, limits->connections) && !spare_take(admission, limits, address)) {
+        count_release(&gate->open);
+        return REFUSED_CONNECTIONS;
     }
-    if (peer != NULL)
+    if (peer != NULL && *address == NULL)
         refusal = admission_take_address(admission, limits, peer, address);
     if (refusal == REFUSALS && !rate_take(gate, limits->rate, now))
         refusal = REFUSED_RATE;
@@ -143,10 +165,10 @@ enum refusal admission_take(struct admission *admission, struct admission_gate *
 
 void admission_release(struct admission *admission, struct admission_gate *gate, struct admission_address *address)
 {
-    if (address != NULL)
+    if (address != NULL && address != &spare_place)
         address_release(admission, address);
     count_release(&gate->open);
-    count_release(&admission->open);
+    count_release(address == &spare_place ? &admission->spare : &admission->open);
 }
 
 bool admission_tells(struct admission_gate *gate, enum refusal refusal, int64_t now)

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Places beyond the server's limit for handlers that operate it, from any address: they tell what fills it. */
+/* Places beyond the server's own limits for handlers that operate it: they tell what fills it. */
 #define ADMISSION_SPARE 32
 
 /* Why a connection is refused; the words are in the log, in the metrics and in the manual. */
@@ -36,14 +36,15 @@ struct admission_limits {
     uint64_t address_connections;
     unsigned prefix_v4, prefix_v6; /* what counts as one address */
     uint64_t rate;                 /* connections a second */
+    bool operates;                 /* may use the spare places */
 };
 
 /* What all listeners admit together. */
 struct admission {
-    atomic_size_t open;
-    atomic_int starved;   /* listeners that wait for descriptors or memory */
-    pthread_mutex_t lock; /* of the addresses */
-    void *addresses;      /* a tree of those that are counted */
+    atomic_size_t open, spare; /* spare: beside those that are open */
+    atomic_int starved;        /* listeners that wait for descriptors or memory */
+    pthread_mutex_t lock;      /* of the addresses */
+    void *addresses;           /* a tree of those that are counted */
 };
 
 /* What one listener has admitted; zeroed at first. */

@@ -92,13 +92,13 @@ static int make_endpoint(struct maker *m, const struct config_listener *listener
 static struct admission_limits limits_of(const struct config *config, const struct config_listener *listener)
 {
     const struct server_settings *server = config_server(config);
-    bool operates = listener->handler->operates;
-    return (struct admission_limits){ .connections = server->max_connections + (operates ? ADMISSION_SPARE : 0),
+    return (struct admission_limits){ .connections = server->max_connections,
                                       .listener_connections = listener->settings.max_connections,
-                                      .address_connections = operates ? 0 : server->max_connections_per_address,
+                                      .address_connections = server->max_connections_per_address,
                                       .prefix_v4 = (unsigned)server->address_prefix_v4,
                                       .prefix_v6 = (unsigned)server->address_prefix_v6,
-                                      .rate = listener->settings.accept_rate };
+                                      .rate = listener->settings.accept_rate,
+                                      .operates = listener->handler->operates };
 }
 
 static void make_terms(const struct maker *m, size_t index, size_t worker)

@@ -59,8 +59,10 @@ static void listener_rest(struct listener *listener, int error)
 static void listener_watch(struct listener *listener)
 {
     listener->paused = false;
-    if (event_add(&listener->acceptable, NULL) < 0)
+    if (event_add(&listener->acceptable, NULL) < 0) {
         listener_rest(listener, errno);
+        evtimer_add(&listener->retry, &calm_time); /* less often: libevent tells of each failure */
+    }
 }
 
 /* Errors of one connection that is gone already, as accept(2) lists them: the next may be sound. */
@@ -88,6 +90,8 @@ bool listener_told(const struct conn_settings *settings, const struct address *t
 {
     const struct listener_terms *terms = (const struct listener_terms *)settings; /* its first member */
     struct admission_address *counted;
+    if (*ticket != NULL)
+        return true; /* a spare place */
     enum refusal refusal = admission_take_address(terms->admission, terms->limits, told, &counted);
     *ticket = counted;
     if (refusal != REFUSALS)

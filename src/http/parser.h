@@ -70,7 +70,7 @@ struct http_parser {
  * Looks at a head that begins at in->data. HTTP_MORE: nothing was consumed; call again with the same bytes and more
  * behind them. HTTP_COMPLETE: the head was consumed, *request is filled and valid as long as the bytes are. If
  * request->body is true, http_parser_body() comes next, else http_parser_head() does. HTTP_REFUSED: see refusal; the
- * parser is of no more use; *request has method, target and fields as far as they came whole.
+ * parser is of no more use; *request has method and target if the request line was whole, and fields if the head was.
  */
 enum http_parsed http_parser_head(struct http_parser *parser, const struct http_limits *limits, struct bytes *in,
                                   struct http_request *request);

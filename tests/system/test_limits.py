@@ -193,9 +193,36 @@ class Limits(unittest.TestCase):
             self.assertEqual(d.metrics()['echod_connections_refused_total', labels], 1)
             asking = [d.connect('admin') for _ in range(SPARE + 1)]
             self.assertEqual(recv_all(asking.pop()), b'')
+            self.assertEqual(len(self.served(d, 1, 'more', source='127.0.0.4')), 0)
             for sock in asking:
                 sock.sendall(b'GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
                 self.assertEqual(parse_answers(recv_all(sock))[0].status, 200)
+
+    def test_spare_places(self):
+        """Those that one address takes at the admin listener beyond its limit are nobody else's."""
+        for proxy in {}, dict(proxy_protocol='required'):
+            header = b'PROXY TCP4 192.0.2.7 192.0.2.8 1 2\r\n' if proxy else b''
+            server = dict(max_connections=6, max_connections_per_address=3)
+            with self.subTest(proxy=proxy), Echod(server=server, echo={}, admin=proxy) as d:
+                for name in 'admin', 'echo':
+                    d.expect_log(f'connection refused listener={name}')
+
+                def asked(sock):
+                    try:
+                        sock.sendall(header + b'GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n')
+                        return sock.recv(9) == b'HTTP/1.1 '
+                    except ConnectionError:
+                        return False
+
+                fds = d.fds()
+                for _ in range(2):
+                    socks = [d.connect('admin') for _ in range(3 + SPARE + 2)]
+                    self.assertEqual(sum(map(asked, socks)), 3 + SPARE)
+                    self.assertEqual(len(self.served(d, 4, source='127.0.0.2')), 3)
+                    for sock in socks + d.sockets:
+                        sock.close()
+                    d.sockets.clear()
+                    d.wait_fds(fds)
 
     def test_many_threads_of_clients(self):
         """However many come and go at once: never more than the limit, and none is lost from the count."""
