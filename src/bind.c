@@ -166,8 +166,8 @@ static int bind_path(int fd, const struct sockaddr_un *un, socklen_t len, const 
  */
 static int lock_path(const char *path)
 {
-    static time_t minute;
-    static int tries;
+    static _Thread_local time_t minute; /* one thread binds, but for tests */
+    static _Thread_local int tries;
     struct sockaddr_un un;
     char name[sizeof un.sun_path];
     int fd = open_unix();
