@@ -68,7 +68,7 @@ enum refusal admission_take(struct admission *admission, struct admission_gate *
                             const struct admission_limits *limits, const struct address *peer, int64_t now,
                             struct admission_address **address);
 
-/* Counts the address of a connection that has its place already. As above. */
+/* Counts the address of a connection that has its place already, which may become a spare one. As above. */
 enum refusal admission_take_address(struct admission *admission, const struct admission_limits *limits,
                                     const struct address *peer, struct admission_address **address);
 
