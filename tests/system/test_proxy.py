@@ -102,11 +102,11 @@ class Daemon(unittest.TestCase):
         sock.shutdown(socket.SHUT_WR)
         recv_same(sock, data)
 
-    def told(self, sock):
-        """Closes, and gives what the log says."""
+    def told(self, listener, sock):
+        """Closes, and gives what the log says.  A port may come again, but not soon towards the same listener."""
         peer = '%s:%d' % sock.getsockname()
         sock.close()
-        return self.d.wait_log('closed', peer=peer).fields.get('told')
+        return self.d.wait_log('closed', listener=listener, peer=peer).fields.get('told')
 
     def quiet(self, since):
         """Nothing above debug was logged since so many lines."""
@@ -122,7 +122,7 @@ class Headers(Daemon):
                 sock = self.d.connect('echo')
                 sock.sendall(raw)
                 self.echoed(sock)
-                self.assertEqual(self.told(sock), told)
+                self.assertEqual(self.told('echo', sock), told)
         self.quiet(since)
 
     def test_together(self):
@@ -134,7 +134,7 @@ class Headers(Daemon):
                 sock.sendall(raw + data)
                 sock.shutdown(socket.SHUT_WR)
                 recv_same(sock, data)
-                self.assertEqual(self.told(sock), told)
+                self.assertEqual(self.told('echo', sock), told)
 
     def test_split(self):
         for raw in proxy_v1(), checked(tlv(2, b'a.example')), binary(0, 0, b''):
@@ -176,7 +176,7 @@ class Headers(Daemon):
             with self.subTest(header=raw[:60]):
                 sock = TlsSocket(Behind(self.d.connect('tls'), raw), client_context(), NAME)
                 self.echoed(sock)
-                self.assertEqual(self.told(sock), told)
+                self.assertEqual(self.told('tls', sock), told)
 
     def test_off(self):
         """Where none is wanted there is none."""
@@ -212,7 +212,7 @@ class Refusals(Daemon):
         line = self.d.wait_log('PROXY header refused', lines + 1)
         self.assertRegex(line.fields['error'], want)
         self.assertEqual((line.level, line.fields['listener'], line.fields['peer']), ('info', listener, peer))
-        self.d.wait_log('closed', peer=peer, reason='proxy', bytes_out=0)
+        self.d.wait_log('closed', listener=listener, peer=peer, reason='proxy', bytes_out=0)
         self.assertEqual(len(self.d.log_lines('PROXY header refused')), lines + 1)
 
     def test_refused(self):
@@ -232,7 +232,7 @@ class Refusals(Daemon):
                 trickle(sock, proxy_v1(), pause)
                 self.assertGreater(time.monotonic() - start, SHORT * 0.95)
                 self.assertLess(time.monotonic() - start, SHORT * 2 + SLOW)
-                self.d.wait_log('closed', peer='%s:%d' % sock.getsockname(), reason='deadline')
+                self.d.wait_log('closed', listener='late', peer='%s:%d' % sock.getsockname(), reason='deadline')
 
     def test_time_ends_with_the_header(self):
         with self.d.connect('late') as quiet, self.d.connect('late') as sock:
@@ -260,7 +260,7 @@ class Checks(Daemon):
                     self.d.turn('off')
                     end(sock)
                     with self.subTest(listener=listener, header=raw[:20], reason=reason):
-                        self.d.wait_log('closed', peer=peer, reason=reason)
+                        self.d.wait_log('closed', listener=listener, peer=peer, reason=reason)
             key = 'echod_connections_silent_total', dict(listener=listener)
             self.assertEqual(self.d.metrics()[key] - before[key], 10)
         self.quiet(since)
@@ -272,7 +272,7 @@ class Checks(Daemon):
             sock.sendall(raw)
             peer = '%s:%d' % sock.getsockname()
             sock.close()
-            self.d.wait_log('closed', peer=peer, reason='cut')
+            self.d.wait_log('closed', listener='echo', peer=peer, reason='cut')
         self.quiet(since)
 
 

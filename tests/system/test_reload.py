@@ -35,8 +35,8 @@ def text_address(address):
 
 
 def free_address():
-    """An address that was free a moment ago."""
-    with socket.create_server(('127.0.0.1', 0)) as sock:
+    """An address that was free a moment ago, and of a host that the other tests leave alone."""
+    with socket.create_server(('127.0.0.9', 0)) as sock:
         return sock.getsockname()
 
 

@@ -243,7 +243,7 @@ class End(unittest.TestCase):
                         sock.raw.shutdown(socket.SHUT_WR)
                         with self.assertRaises(Cut):
                             sock.recv(1)
-                        d.wait_log('closed', peer=peer, reason='cut')
+                        d.wait_log('closed', listener=listener, peer=peer, reason='cut')
 
     def test_cut_request(self):
         """One that lasts until the end of the stream is none: no answer to what was cut."""
@@ -331,7 +331,7 @@ class Failures(unittest.TestCase):
                 passed = time.monotonic() - start
                 self.assertGreater(passed, SHORT * 0.95)
                 self.assertLess(passed, SHORT * 2 + SLOW)
-                self.d.wait_log('closed', peer='%s:%d' % sock.getsockname(), reason='deadline')
+                self.d.wait_log('closed', listener='echo', peer='%s:%d' % sock.getsockname(), reason='deadline')
         self.assertEqual(self.d.log_lines('TLS failed'), [])
 
     def test_byte_by_byte(self):
@@ -364,7 +364,7 @@ class Failures(unittest.TestCase):
                     if answered:
                         self.assertTrue(sock.recv(1 << 16))
                     end(sock)
-                    self.d.wait_log('closed', peer=peer, reason=reason)
+                    self.d.wait_log('closed', listener='echo', peer=peer, reason=reason)
         self.assertEqual(self.d.log_lines('TLS failed'), [])
 
     def test_half_done(self):
