@@ -247,7 +247,7 @@ class ServiceTest(unittest.TestCase):
         """Waits for COUNT entries of this test that match."""
         command = ['journalctl', '-fu', 'echod.service', '--no-tail', '-o', 'json', f'--after-cursor={self.cursor}']
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follow:
-            timer = threading.Timer(TIMEOUT, follow.kill)
+            timer = threading.Timer(3 * TIMEOUT, follow.kill)
             timer.start()
             try:
                 for line in follow.stdout:
@@ -304,6 +304,7 @@ class Start(ServiceTest):
                 systemctl('start', 'echod.service', status=1)
                 self.assertEqual((show('ActiveState'), show('NRestarts')), ('failed', '0'))
                 self.assertRegex(show(key), r'code=exited ; status=2 ')
+                run('journalctl', '--sync')
                 self.assertIn(f'{CONFIG}:3: ', systemctl('status', 'echod.service', status=3))
 
     def test_killed(self):
@@ -317,6 +318,7 @@ class Start(ServiceTest):
         configure(ini(echo=dict(address='127.0.0.1:7'), web=dict(address='127.0.0.1:80')))
         systemctl('start', 'echod.service', status=1)
         self.wait_said('cannot listen on 127.0.0.1:7: Permission denied', count=2)
+        systemctl('stop', 'echod.service')      # else a third try may be under way, with the old settings
         drop_in_shipped('low-ports.conf')
         self.start()
         echo(('127.0.0.1', 7))
@@ -361,6 +363,7 @@ class Reload(ServiceTest):
 
     def assert_failed(self, place):
         """Says where, and serves as before."""
+        run('journalctl', '--sync')
         self.assertIn(place, systemctl('status', 'echod.service'))
         self.assertEqual(show('ActiveState'), 'active')
         echo(ECHO)
@@ -438,7 +441,7 @@ class Activation(ServiceTest):
 
 
 class Watchdog(ServiceTest):
-    SECONDS = 2
+    SECONDS = 4
 
     def setUp(self):
         super().setUp()
@@ -487,12 +490,12 @@ class Stop(ServiceTest):
 
     def test_longer_than_timeout(self):
         """A drain that takes longer than the unit allows asks for more time."""
-        drop_in('[Service]\nTimeoutStopSec=1s\n')
-        self.start(server=dict(drain_timeout='3s'), **BOUND)
+        drop_in('[Service]\nTimeoutStopSec=2s\n')
+        self.start(server=dict(drain_timeout='10s'), **BOUND)
         with Load((stay, ECHO)):
             systemctl('stop', '--no-block', 'echod.service')
             self.wait_said('^draining ')
-            time.sleep(2) # past the unit's limit, before that of the drain
+            time.sleep(3) # past the unit's limit, before that of the drain
         systemctl('stop', 'echod.service')
         self.assertEqual((len(self.said('Deactivated successfully')), self.said('timed out')), (1, []))
 

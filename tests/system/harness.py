@@ -18,6 +18,7 @@ Environment: ECHOD, the binary (top_builddir/echod); ECHOD_WRAPPER, words in fro
 import collections
 import contextlib
 import ctypes
+import fcntl
 import http.client
 import json
 import os
@@ -188,6 +189,8 @@ class Echod:
         self.process = subprocess.Popen([*words, *COMMAND, '-c', self.path('echod.ini')], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=self.prepare,
                                         **options)
+        with contextlib.suppress(OSError):      # so that no line is lost while our reader stands still
+            fcntl.fcntl(self.process.stderr, fcntl.F_SETPIPE_SZ, 1 << 20)
         self.reader = threading.Thread(target=self.read_stderr)
         self.reader.start()
         try:

@@ -51,7 +51,7 @@ class Done:
         test.assertEqual((self.status, self.out), (status, b''), self)
         test.assertRegex(self.err, rf'\Aechoprobe: [^\n]*\b{word}: [^\n]*{text}[^\n]*\n\Z', self)
         if within:
-            test.assertLess(self.seconds, within * max(SLOW, 2), self)
+            test.assertLess(self.seconds, within + 3 * SLOW, self)
         return self
 
     def usage(self, test, text):

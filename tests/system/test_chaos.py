@@ -16,7 +16,7 @@ import time
 import types
 import unittest
 
-from harness import (COMMAND, LAST, REQUEST, SLOW, Echod, connect, parse_answers, recv_all, reset)
+from harness import (COMMAND, LAST, REQUEST, SLOW, Echod, connect, parse_answers, recv_all, reset, wait_until)
 from transport import TRANSPORTS
 
 SECONDS = float(os.environ.get('ECHOD_CHAOS_SECONDS', '3'))
@@ -153,7 +153,7 @@ class Chaos(unittest.TestCase):
             self.assertLessEqual(metrics['echod_connections_silent_total', labels], closed, labels)
             self.assertEqual(metrics['echod_request_duration_seconds_count', labels],
                              metrics['echod_requests_total', labels], labels)
-        self.assertGreater(metrics['echod_connections_closed_total'], 50)
+        self.assertGreater(metrics['echod_connections_closed_total'], 10)
         for result in 'success', 'failure':
             self.assertGreater(metrics['echod_reloads_total', dict(result=result)], 0)
 
@@ -182,7 +182,8 @@ class Chaos(unittest.TestCase):
             for _ in range(2):      # the first may be one that has begun before
                 d.reload()
             self.assertEqual({name: d.addrs(name) for name in addresses}, {name: [a] for name, a in addresses.items()})
-            d.wait_fds(fds)
+            # none is left; the pipe of a worker may be missing, if it got none when it wanted one last
+            wait_until(lambda: d.fds() <= fds, lambda: f'{d.fds()} descriptors, not {fds}')
             self.check_counts(d)
             d.stop()
 

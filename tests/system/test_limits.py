@@ -32,7 +32,11 @@ class Limits(unittest.TestCase):
 
     def check(self, d, refused, reason, listener='echo', told=1):
         """So many were refused, and the log has told it; nothing was refused for another reason."""
-        metrics = d.wait_metrics(lambda m: m['echod_connections_refused_total', dict(listener=listener)] >= refused)
+        def settled(m):
+            accepted, still_open, closed = m.connections(listener=listener)
+            return (accepted == still_open + closed and
+                    m['echod_connections_refused_total', dict(listener=listener)] >= refused)
+        metrics = d.wait_metrics(settled)
         labels = dict(listener=listener, reason=reason)
         self.assertEqual(metrics['echod_connections_refused_total', labels], refused)
         self.assertEqual(metrics['echod_connections_refused_total'], refused)
@@ -40,8 +44,6 @@ class Limits(unittest.TestCase):
         lines = d.log_lines('connection refused')
         self.assertEqual([line.fields['reason'] for line in lines], [reason] * told)
         self.assertEqual((lines[0].level, lines[0].fields['listener']), ('warning', listener))
-        accepted, still_open, closed = metrics.connections(listener=listener)
-        self.assertEqual(accepted, still_open + closed)
 
     def test_max_connections(self):
         """Of the server: over all listeners; a slot that falls free is used again."""
@@ -87,7 +89,7 @@ class Limits(unittest.TestCase):
                 self.assertEqual(len(self.served(d, 3, 'v6', '::1')), 3)
                 self.check(d, 6, 'max_connections_per_address')
                 served.pop().close()
-                d.wait_metrics(lambda m: m['echod_connections_closed_total', dict(handler='echo')] == 1)
+                d.wait_metrics(lambda m: m['echod_connections_open', dict(handler='echo')] == 23)
                 self.assertEqual(len(self.served(d, 2, source='127.0.0.2')), 1)
 
     def test_prefix(self):
@@ -134,12 +136,12 @@ class Limits(unittest.TestCase):
                 self.assertTrue(10 <= count <= 10 + 10 * taken + 1, (count, taken))
                 self.check(d, 40 - count, 'accept_rate')
                 self.assertEqual(len(self.served(d, 15, 'more')), 15)
-                start = time.monotonic()        # it goes on by itself, no faster than it may
-                more = 0
+                resumed, more = time.monotonic(), 0     # it goes on by itself, no faster than it may
                 while more < 5:
                     more += len(self.served(d, 1))
-                self.assertGreater(time.monotonic() - start, 0.3)
-                self.assertLess(time.monotonic() - start, 2 * SLOW)
+                now = time.monotonic()
+                self.assertLessEqual(count + more, 10 + 10 * (now - start) + 1)
+                self.assertLess(now - resumed, 5 * SLOW)
 
     def test_refused_at_once(self):
         """Closed before a byte is read, and what is closed leaves no descriptor."""

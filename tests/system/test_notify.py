@@ -28,8 +28,8 @@ class Told(unittest.TestCase):
     def test_life(self):
         """Ready once all is bound, with what is served; stopping, with more time asked for while it lasts."""
         with Echod(notified=True, server=dict(drain_timeout='1500ms'), echo={}, web={}) as d:
-            ready, fields = d.wait_told(READY='1')
-            self.assertEqual((ready, fields['STATUS']), (0, '2 listeners, 0 connections'))
+            _, fields = d.wait_told(READY='1')
+            self.assertEqual(fields['STATUS'], '2 listeners, 0 connections')
             sock = d.connect('echo')
             d.wait_told(STATUS='2 listeners, 1 connections')
             start = time.monotonic()
@@ -114,13 +114,14 @@ class Told(unittest.TestCase):
 
     def test_watchdog(self):
         """Answered within a third of its time, and only when asked for."""
+        start = time.monotonic()
         with Echod(watchdog=600000, server=dict(threads=2), echo={}) as d:
             number = 0
             for _ in range(4):
                 number, fields = d.wait_told(number + 1, WATCHDOG='1')
             pings = [fields['at'] for fields in d.told if 'WATCHDOG' in fields]
-            self.assertLess(pings[3] - pings[0], 3 * 0.2 + SLOW)
-            self.assertGreater(pings[3] - pings[0], 3 * 0.1)
+            self.assertLess(pings[3] - pings[0], 3 * 0.2 + 5 * SLOW)
+            self.assertLessEqual(len(pings), (time.monotonic() - start) / 0.1)
         with Echod(notified=True, environment=dict(WATCHDOG_USEC='0'), echo={}) as d:
             d.wait_told(1, STATUS='.*')
             self.assertFalse([fields for fields in d.told if 'WATCHDOG' in fields and fields['WATCHDOG'] != '1'])
@@ -129,10 +130,11 @@ class Told(unittest.TestCase):
         """Asserts that a field is not told while others are."""
         with d.news:
             number = len(d.told)
-        last, _ = d.wait_told(number, STATUS='.*')
+        first, _ = d.wait_told(number, STATUS='.*')     # what was told before may be read only now
+        last, _ = d.wait_told(first + 1, STATUS='.*')
         d.wait_told(last + 1, STATUS='.*')
         with d.news:
-            self.assertFalse([fields for fields in d.told[number:] if field in fields])
+            self.assertFalse([fields for fields in d.told[first:] if field in fields])
 
     def test_loops(self):
         """No pings while one loop of several stands still, nor more time; one that has drained does not stand still."""

@@ -276,7 +276,7 @@ class BadEchoes(unittest.TestCase):
             for byte in data:
                 sock.sendall(bytes([byte]))
                 threading.Event().wait(float(LIMIT) / 4)
-        self.case(handle, 'timeout', 'no whole answer within')
+        self.case(handle, 'timeout', 'no whole answer within', '-m', 'x' * 100)
 
     def test_endless(self):
         def handle(sock):
@@ -605,9 +605,9 @@ class Verdicts(unittest.TestCase):
     def test_nagios(self):
         with Echod() as d, free_port() as refused:
             url, bad = 'http://%s:%d/x' % d.addr('web'), 'tcp://127.0.0.1:%d' % refused.getsockname()[1]
-            text = probe(url, '--format=nagios', '-w', '1000', '-C', '2s', '-t', str(5 * SLOW)).succeeds(self).out.decode()
+            text = probe(url, '--format=nagios', '-w', '30000', '-C', '1m', '-t', str(5 * SLOW)).succeeds(self).out.decode()
             self.assertRegex(text, rf'\AECHOPROBE OK - {url} \d+\.\d+ ms \| {self.VALUE}\n\Z')
-            self.assertIn(f"s;1.000000;2.000000;0;{5 * SLOW:.6f} '{url} loss'=0%;;0;0;100\n", text)
+            self.assertIn(f"s;30.000000;60.000000;0;{5 * SLOW:.6f} '{url} loss'=0%;;0;0;100\n", text)
             done = probe(url, bad, '--format=nagios')
             self.assertEqual(done.status, 2)
             self.assertRegex(done.out.decode(), rf'\AECHOPROBE CRITICAL - {url} \d+\.\d+ ms, {bad} refused: [^|]* '
@@ -1030,12 +1030,13 @@ class Names(unittest.TestCase):
 
     def test_lost_queries(self):
         """An answer of one address family does not end the look-up while the other's is still asked for again."""
-        self.assertEqual(self.ask('tcp://lossy', '-m', 'x', '-t', PATIENCE), (0, b'x', ''))
+        servers = 'nameserver 127.0.0.1\noptions attempts:6\n'
+        self.assertEqual(self.ask('tcp://lossy', '-m', 'x', '-t', PATIENCE, servers=servers), (0, b'x', ''))
 
     def test_family_without_an_answer(self):
         """The addresses of the other one are used in time, however long the servers would be asked."""
         servers = 'nameserver 127.0.0.1\noptions timeout:30\n'
-        self.assertEqual(self.ask('tcp://half', '-m', 'x', '-t', f'{4 * SLOW}s', servers=servers), (0, b'x', ''))
+        self.assertEqual(self.ask('tcp://half', '-m', 'x', '-t', f'{4 * SLOW + 4}s', servers=servers), (0, b'x', ''))
 
     def test_silent_server_before_a_good_one(self):
         for options in ('', 'options timeout:2 attempts:4\n'):

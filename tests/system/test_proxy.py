@@ -227,11 +227,11 @@ class Refusals(Daemon):
     def test_late(self):
         """The time is absolute, whatever trickles in."""
         for pause in 0, SHORT / 5:
+            start = time.monotonic()
             with self.subTest(pause=pause), self.d.connect('late') as sock:
-                start = time.monotonic()
                 trickle(sock, proxy_v1(), pause)
                 self.assertGreater(time.monotonic() - start, SHORT * 0.95)
-                self.assertLess(time.monotonic() - start, SHORT * 2 + SLOW)
+                self.assertLess(time.monotonic() - start, SHORT * 2 + 5 * SLOW)
                 self.d.wait_log('closed', listener='late', peer='%s:%d' % sock.getsockname(), reason='deadline')
 
     def test_time_ends_with_the_header(self):

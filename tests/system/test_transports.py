@@ -23,7 +23,7 @@ MS = f'{round(SHORT * 1000)}ms'
 # What listeners there are of each transport: kind, handler, keys
 KINDS = (
     ('echo', 'echo', {}),
-    ('idle', 'echo', dict(idle_timeout=MS)),
+    ('idle', 'echo', dict(idle_timeout=f'{round(1000 + 400 * SLOW)}ms')),    # a handshake must be in time
     ('web', 'greeting', dict(max_body='1000')),
     ('slow', 'greeting', dict(header_timeout=MS)),
 )

@@ -228,13 +228,15 @@ class Transport:
         return [(listener, sock)]
 
     def connect(self, d, listener, header=None, name=NAME, context=None, **options):
+        if self.version:
+            context = context or client_context(self.version)   # which takes time, so before we connect
         raw = d.connect(listener, **options)
         header = self.header if header is None else header
         if header:
             raw.sendall(header)
         if not self.version:
             return raw
-        return TlsSocket(raw, context or client_context(self.version), name)
+        return TlsSocket(raw, context, name)
 
     def peer(self, sock):
         """As the log has it."""

@@ -6,7 +6,19 @@
 #include "unit.h"
 
 #include <event2/event.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
+
+/* --- A clock that stands still --------------------------------------------------------------------------------------- */
+
+int clock_gettime(clockid_t id, struct timespec *now)
+{
+    if (id != CLOCK_MONOTONIC && id != CLOCK_MONOTONIC_COARSE)
+        return (int)syscall(SYS_clock_gettime, id, now);
+    *now = (struct timespec){ .tv_sec = 1000 };
+    return 0;
+}
 
 /* A handler of three pages: what it is asked for, something large, and the request's own fields. */
 
