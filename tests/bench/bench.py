@@ -28,7 +28,7 @@ FIGURES = (
     ("latency", figures.measure_latency, report.latency, ("echo", "http")),
     ("memory", figures.measure_memory, report.memory, ("echo", "http")),
     ("allocations", figures.measure_allocations, report.allocations, ()),
-    ("threads", figures.measure_threads, report.threads, ("echo", "http")),
+    ("threads", figures.measure_threads, report.threads, ("echo", "http", "handshake")),
     ("start", figures.measure_start, report.start, ()),
     ("reload", figures.measure_reload, report.reload, ()),
 )

@@ -3,9 +3,11 @@
 start() of each takes a protocol and a transport and returns a Server, or None if it does not do that:
 
     protocol   echo; http (keep-alive); once (HTTP, one request a connection)
-    transport  plain; tls; proxy (each connection begins with a PROXY header); log (with an access log, to a file)
+    transport  plain; tls; costly (TLS with a long RSA key); proxy (each connection begins with a PROXY header); log (with
+               an access log, to a file)
 """
 
+import functools
 import itertools
 import os
 import re
@@ -27,7 +29,7 @@ class Lab:
         self.numbers = itertools.count()
         self.cores = Cores()
         self.reply = REPLY
-        self.certificate = self.make_certificate()
+        self.certificate = self.make_certificate("ec", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
         os.mkdir(os.path.join(folder, "www"))
         with open(os.path.join(folder, "www", "world"), "w", encoding="utf-8") as file:
             file.write("Hello, world")
@@ -44,15 +46,19 @@ class Lab:
             file.write(text and text + "\n")
         return path
 
-    def make_certificate(self):
+    def make_certificate(self, name, *key_options):
         """(certificate, key, both in one file), or None without the openssl command."""
         if not shutil.which("openssl"):
             return None
-        certificate, key = self.file(name="certificate.pem"), self.file(name="key.pem")
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                        "-subj", "/CN=localhost", "-days", "30", "-keyout", key, "-out", certificate],
-                       check=True, stderr=subprocess.DEVNULL)
-        return certificate, key, self.file(read(certificate) + read(key), "both.pem")
+        certificate, key = self.file(name=f"{name}-certificate.pem"), self.file(name=f"{name}-key.pem")
+        subprocess.run(["openssl", "req", "-x509", *key_options, "-nodes", "-subj", "/CN=localhost", "-days", "30",
+                        "-keyout", key, "-out", certificate], check=True, stderr=subprocess.DEVNULL)
+        return certificate, key, self.file(read(certificate) + read(key), f"{name}-both.pem")
+
+    @functools.cached_property
+    def costly_certificate(self):
+        """One with which a handshake costs the server many times what it costs the client."""
+        return self.make_certificate("rsa", "-newkey", "rsa:6144")
 
     def start(self, name, argv, port, cores=None, environment=None):
         return Server(name, argv, cores or {self.cores.server}, self.file(), port, environment)
@@ -104,12 +110,13 @@ class Echod:
 
     def lacks(self, transport):
         """The key of a transport that this build does not have, or None."""
-        key = {"tls": "tls_certificate", "proxy": "proxy_protocol"}.get(transport)
+        key = {"tls": "tls_certificate", "costly": "tls_certificate", "proxy": "proxy_protocol"}.get(transport)
         return key if key not in self.keys else None
 
     def transport_keys(self, lab, transport):
-        if transport == "tls":
-            return {"tls_certificate": lab.certificate[0], "tls_key": lab.certificate[1]}
+        if transport in ("tls", "costly"):
+            certificate, key, _ = lab.certificate if transport == "tls" else lab.costly_certificate
+            return {"tls_certificate": certificate, "tls_key": key}
         return {"proxy_protocol": "required"} if transport == "proxy" else {}
 
     def configure(self, listeners, **server):
@@ -151,8 +158,9 @@ class EchodUnlogged(Echod):
 
 
 class Peer(namedtuple("Peer", "name protocols transports command version_command text compiles", defaults=(False,))):
-    """Another server.  compiles: what runs often, so that it needs a longer warm-up.  In the command and the text FILE is a file of the text, DIR the folder for what it keeps, PORT,
-    TLSPORT and PROXYPORT are free ports, CERT, KEY and PEM the certificate, its key, and both in one file."""
+    """Another server.  compiles: what runs often, so that it needs a longer warm-up.  In the command and the text FILE is
+    a file of the text, DIR the folder for what it keeps, PORT, TLSPORT and PROXYPORT are free ports, CERT, KEY and PEM
+    the certificate, its key, and both in one file."""
 
     is_peer = True
 

@@ -154,6 +154,10 @@ class Load:
         self.process.kill()
         self.process.communicate()
 
+    def ran(self):
+        """Nanoseconds that it ran."""
+        return int(read(f"/proc/{self.process.pid}/schedstat").split()[0])
+
     def expect(self, wanted=None):
         line = self.process.stdout.readline()  # load ends by itself when the server stands still
         if not line or wanted not in (None, line):

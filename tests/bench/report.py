@@ -82,7 +82,7 @@ def latency(protocol, results):
 
 
 def named(protocol):
-    return "echo 64 B" if protocol == "echo" else "HTTP keep-alive"
+    return {"echo": "echo 64 B", "http": "HTTP keep-alive", "handshake": "TLS handshakes with RSA 6144"}[protocol]
 
 
 def memory(protocol, results):
@@ -112,8 +112,8 @@ def threads(protocol, results):
     for name, one in results.items():
         say(f"Two threads of {name} beside one, {named(protocol)}, {one['cores']} cores:")
         say(f"CPU a request {spread(one['cpu_ratio'])}, throughput {spread(one['work_ratio'])}")
-        if not one["enough_cores"]:
-            say("(server and load share the cores, so the throughput says nothing)")
+        if not one["says_work"]:
+            say(f"(the load takes {one['two']['load_share']:.0%} of the cores, so the throughput says nothing)")
 
 
 def start(results):
