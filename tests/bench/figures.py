@@ -229,7 +229,9 @@ def measure_threads(bench, protocol):
     server_cores, load_cores = (set(cores[-2:]), cores[:2]) if enough else (set(cores), cores[:2])
     rounds = 1 if bench.options.short else 9
     results = {}
-    for echod in own(bench) if protocol != "handshake" or bench.lab.certificate else ():
+    for echod in own(bench):
+        if THREADS[protocol][1] == "costly" and (not bench.lab.certificate or echod.lacks("costly")):
+            continue
         pairs = [[threads_round(bench, echod, protocol, threads, server_cores, load_cores) for threads in (1, 2)]
                  for _ in range(rounds)]
         medians = [{key: statistics.median(one[key] for one in ones) for key in ones[0]} for ones in zip(*pairs)]
