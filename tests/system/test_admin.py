@@ -265,7 +265,10 @@ class Metrics(unittest.TestCase):
             self.assertEqual(counts, {200: 501, 404: 20, 405: 3, 400: 1, 414: 1, 408: 1})
             name = 'echod_request_duration_seconds'
             self.assertEqual(metrics[name + '_count', web], 527)
-            self.assertGreaterEqual(metrics[name + '_count', web] - metrics[name + '_bucket', web | dict(le='0.1')], 2)
+            slow = metrics[name + '_count', web] - metrics[name + '_bucket', web | dict(le='0.1')]
+            self.assertGreaterEqual(slow, 2)
+            if piped - begun < 0.1:     # then no pipelined one is slow; two others are if the machine stood still
+                self.assertLessEqual(slow, 4)
             self.assertGreater(metrics[name + '_sum', web], 0.5)
             # each of the pipelined ones counts the time of all of them at most
             self.assertLess(metrics[name + '_sum', web], 523 * (piped - begun) + time.monotonic() - piped)

@@ -16,7 +16,7 @@ import unittest
 from harness import SLOW, TIMEOUT
 from prober import HAVE_OPENSSL, Certificates, probe
 
-TIME = ['-n', '4', '-d', str(0.3 * SLOW)]
+TIME = ['-n', '4', '-d', str(min(SLOW, 3))]
 
 
 def accepts(port):
@@ -93,7 +93,7 @@ class Echo(Folder):
             probe(url, *args, '-s', '100000', '--half-close', '-t', str(20 * SLOW)).succeeds(self)
         probe(url, *args, '-c', '3', '-I', '10ms').succeeds(self)
         said = json.loads(probe(url, *args, *TIME, '--json').succeeds(self).out)
-        self.assertGreaterEqual(said['sent'], 4)
+        self.assertGreater(said['sent'], 4)
 
     def test_xinetd(self):
         user = subprocess.run(['id', '-un'], capture_output=True, text=True).stdout.strip()
@@ -145,7 +145,7 @@ class Web(Folder):
         probe(url, *args, '-c', '3', '-I', '10ms').succeeds(self)
         for pipeline in ('1', '4'):
             said = json.loads(probe(url, *args, *TIME, '-P', pipeline, '--json').succeeds(self).out)
-            self.assertGreaterEqual(said['sent'], 4)
+            self.assertGreater(said['sent'], 4)
             self.assertEqual(said['status'], 200)
 
     def test_http_server(self):
